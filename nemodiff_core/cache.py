@@ -1,0 +1,66 @@
+"""The KV cache: allocated once, written in place, cropped by moving one integer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from nemodiff_core.config import ModelConfig
+
+
+class KVCache:
+    """Causal keys and values of the tokens decided so far (facts §3.3).
+
+    Bidirectional passes read it and never write it; `TriModeModel.forward` enforces that.
+    Storage is [layers, batch, kv_heads, capacity, head_dim] for keys and for values. A model whose layers
+    live on several devices passes one device per layer and gets a list of [batch, kv_heads, capacity, head_dim].
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        batch: int,
+        capacity: int,
+        device: torch.device | str | Sequence[torch.device] = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        shape = (batch, config.num_key_value_heads, capacity, config.head_dim)
+
+        def storage() -> torch.Tensor | list[torch.Tensor]:
+            if isinstance(device, (torch.device, str)):
+                return torch.zeros((config.num_hidden_layers, *shape), device=device, dtype=dtype)
+            return [torch.zeros(shape, device=place, dtype=dtype) for place in device]
+
+        self.keys, self.values = storage(), storage()
+        self.batch = batch
+        self.capacity = capacity
+        self.length = 0
+
+    def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Store one layer's keys and values ([batch, kv_heads, q, head_dim]) at length .. length+q.
+
+        The length moves only when every layer is written (`advance`), so that a forward that fails
+        half-way leaves the cache as it was.
+        """
+        end = self.length + keys.shape[2]
+        self.keys[layer][:, :, self.length : end] = keys
+        self.values[layer][:, :, self.length : end] = values
+
+    def read(self, layer: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of one layer's first `end` keys and values, [batch, kv_heads, end, head_dim] each."""
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def advance(self, count: int) -> None:
+        """Make the `count` positions just written part of the prefix."""
+        self.length += count
+
+    def crop(self, length: int) -> None:
+        """Forget everything from position `length` on; nothing is copied or freed."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot crop a cache of {self.length} positions to {length}")
+        self.length = length
+
+    def room_for(self, count: int) -> bool:
+        """Whether `count` more positions fit."""
+        return self.length + count <= self.capacity
