@@ -1,0 +1,208 @@
+"""The engine: one checkpoint, many isolated runs, each a stream of Steps that can be stopped between any two."""
+
+from __future__ import annotations
+
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nemodiff_core import __version__
+from nemodiff_core.checkpoint import Checkpoint
+from nemodiff_core.decode import MODES
+from nemodiff_core.errors import NemodiffError, RequestError
+from nemodiff_core.request import DecodeRequest, Limits
+from nemodiff_core.trace import Canvas, Step, TokenText, Trace
+
+# How often a run that waits for the device looks at its stop flag, in seconds.
+_POLL = 0.05
+
+
+class Engine:
+    """Runs requests on one model. Any thread may call `run`; runs take the device one after another.
+
+    Nothing is shared between runs but the weights: each has its own cache, random generator and record.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, limits: Limits | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.limits = limits or Limits()
+        self._device = threading.Lock()
+
+    def run(self, request: DecodeRequest, stop: threading.Event | None = None) -> Run:
+        """Check the request and prepare its run; nothing is computed until it is iterated.
+
+        Raises RequestError where the request does not fit the host's limits or the model's context.
+        """
+        request.check(self.limits)
+        tokenizer = self.checkpoint.tokenizer
+        if request.chat:
+            prompt = tokenizer.chat([{"role": "user", "content": request.prompt}])
+        else:
+            prompt = tokenizer.encode_plain(request.prompt)
+        if not prompt:
+            raise RequestError("the prompt is empty; write something for the model to answer.")
+        if len(prompt) > self.limits.max_prompt_tokens:
+            raise RequestError(
+                f"the prompt has {len(prompt)} tokens, but this host allows at most {self.limits.max_prompt_tokens}; "
+                "shorten it."
+            )
+        context = self.checkpoint.config.max_position_embeddings
+        need = len(prompt) + request.max_new_tokens + request.block_length
+        if need > context:
+            raise RequestError(
+                f"prompt, answer and one block need {need} positions, but the model has {context}; "
+                "shorten the prompt or lower max_new_tokens."
+            )
+        return Run(self, request, prompt, stop or threading.Event())
+
+    def describe(self) -> dict[str, Any]:
+        """What a trace says about the model, and its longest context."""
+        return {**self._model(), "max_context": self.checkpoint.config.max_position_embeddings}
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Readable text of ids, special tokens left out."""
+        return self.checkpoint.tokenizer.decode(ids)
+
+    def _model(self) -> dict[str, Any]:
+        checkpoint = self.checkpoint
+        return {
+            "id": checkpoint.id,
+            "revision": checkpoint.revision,
+            "parameters": checkpoint.model.parameter_count(),
+            "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
+            "device": str(checkpoint.model.device),
+        }
+
+
+class Run:
+    """One decoding run. Iterate it once for its Steps; `trace()` is valid at any time, also in mid-run."""
+
+    def __init__(self, engine: Engine, request: DecodeRequest, prompt: list[int], stop: threading.Event) -> None:
+        self.engine = engine
+        self.request = request
+        self.prompt_ids = prompt
+        self.stop = stop
+        self.id = secrets.token_hex(8)
+        self.created = datetime.now(UTC).isoformat(timespec="seconds")
+        self.steps: list[Step] = []
+        self.stop_reason = "cancelled"  # until a run comes to its own end, leaving it is what ended it
+        self._canvas = Canvas(len(prompt))
+        self._steps = self._run()
+
+    def __iter__(self) -> Iterator[Step]:
+        return self._steps
+
+    def close(self) -> None:
+        """End the run now: its cache and the device are free when this returns."""
+        self._steps.close()
+
+    def _run(self) -> Iterator[Step]:
+        limits, request = self.engine.limits, self.request
+        seconds = min(limits.max_seconds, request.deadline_s or limits.max_seconds)
+        deadline = time.monotonic() + seconds
+        lock = self.engine._device
+        while not lock.acquire(timeout=_POLL):
+            if self.stop.is_set():
+                return
+            if time.monotonic() > deadline:
+                self.stop_reason = "deadline"
+                return
+        decoder = self._decoder()
+        try:
+            while True:
+                if self.stop.is_set():
+                    return
+                if time.monotonic() > deadline:
+                    self.stop_reason = "deadline"
+                    return
+                step = next(decoder, None)
+                if step is None:
+                    self.stop_reason = self._own_end()
+                    return
+                self.steps.append(step)
+                self._canvas.apply(step)
+                yield step
+        except torch.OutOfMemoryError as error:
+            self.stop_reason = "error"
+            raise NemodiffError("the device ran out of memory; lower max_new_tokens or the block length.") from error
+        except Exception:
+            self.stop_reason = "error"
+            raise
+        finally:
+            decoder.close()  # drops the cache
+            lock.release()
+
+    def _decoder(self) -> Iterator[Step]:
+        checkpoint = self.engine.checkpoint
+        device = checkpoint.model.device
+        generator = torch.Generator(device=device).manual_seed(self.request.seed)
+        began = time.perf_counter_ns()
+        return MODES[self.request.mode](
+            checkpoint.model,
+            self.prompt_ids,
+            self.request,
+            eos_id=checkpoint.tokenizer.eos_id,
+            mask_id=checkpoint.tokenizer.mask_id,
+            generator=generator,
+            clock=lambda: time.perf_counter_ns() - began,
+        )
+
+    def _own_end(self) -> str:
+        output = self._canvas.output()
+        ended = self.request.stop_at_eos and output and output[-1] == self.engine.checkpoint.tokenizer.eos_id
+        return "eos" if ended else "length"
+
+    def trace(self) -> Trace:
+        """The run as recorded so far."""
+        piece = self.engine.checkpoint.tokenizer.piece
+        steps = list(self.steps)
+        output = self._canvas.output()
+        mentioned = {*self.prompt_ids, *output}
+        for step in steps:
+            mentioned.update(event.token for event in step.events)
+            for cell in step.candidates:
+                mentioned.update(cell.ids)
+        return Trace(
+            id=self.id,
+            created=self.created,
+            model=self.engine._model(),
+            request=self.request.model_dump(),
+            prompt=TokenText(list(self.prompt_ids), [piece(i) for i in self.prompt_ids]),
+            output=TokenText(output, [piece(i) for i in output]),
+            vocabulary={str(i): piece(i) for i in sorted(mentioned)},
+            steps=steps,
+            stop_reason=self.stop_reason,
+            environment=environment(),
+        )
+
+
+@lru_cache(maxsize=1)
+def _machine() -> dict[str, Any]:
+    processor = platform.processor() or platform.machine()
+    try:  # Linux says more than platform does
+        for line in Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                processor = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    hardware: dict[str, Any] = {"processor": processor, "system": platform.system()}
+    if torch.cuda.is_available():
+        hardware["gpu"] = torch.cuda.get_device_name()
+    return hardware
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, as a trace records them."""
+    return {
+        "versions": {"nemodiff": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "hardware": {**_machine(), "threads": torch.get_num_threads()},
+    }

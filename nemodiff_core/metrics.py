@@ -1,0 +1,108 @@
+"""Every figure that nemodiff shows, each defined once as a fold over a Trace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from nemodiff_core.trace import Step, Trace
+
+# Which forwards the reference counts (facts §4): AR counts tokens, diffusion leaves the prefill out.
+_COUNTED = {
+    "diffusion": frozenset(("denoise", "commit", "revise")),
+    "linear_spec": frozenset(("prefill", "draft", "verify")),
+}
+
+
+def tokens(trace: Trace) -> int:
+    """Emitted tokens, the end token included."""
+    return len(trace.output.ids)
+
+
+def forwards(trace: Trace) -> int:
+    """Model forwards that really ran."""
+    return len(trace.steps)
+
+
+def nfe(trace: Trace) -> int:
+    """Number of function evaluations as the reference counts them (facts §4.1-4.3)."""
+    counted = _COUNTED.get(trace.request["mode"])
+    if counted is None:
+        return tokens(trace)
+    return sum(step.phase in counted for step in trace.steps)
+
+
+def tpf(trace: Trace) -> float | None:
+    """Emitted tokens per NFE; None before the first counted forward."""
+    count = nfe(trace)
+    return tokens(trace) / count if count else None
+
+
+def acceptance_lengths(trace: Trace) -> list[int]:
+    """Tokens emitted by each verification, the bonus included: 1..block length."""
+    return [_emitted(step) for step in trace.steps if step.phase == "verify"]
+
+
+def acceptance_length(trace: Trace) -> float | None:
+    """Mean of `acceptance_lengths`; None in modes that do not verify."""
+    lengths = acceptance_lengths(trace)
+    return fmean(lengths) if lengths else None
+
+
+def seconds(trace: Trace) -> float:
+    """From the start of the run to the end of its last forward."""
+    return trace.steps[-1].elapsed_ns / 1e9 if trace.steps else 0.0
+
+
+def tokens_per_second(trace: Trace) -> float | None:
+    """Emitted tokens over `seconds`, prefill included."""
+    whole = seconds(trace)
+    return tokens(trace) / whole if whole > 0 else None
+
+
+def time_by_phase(trace: Trace) -> dict[str, float]:
+    """Seconds spent in the forwards of each phase, the work between forwards counted to the later one."""
+    shares: dict[str, float] = {}
+    before = 0
+    for step in trace.steps:
+        shares[step.phase] = shares.get(step.phase, 0.0) + (step.elapsed_ns - before) / 1e9
+        before = step.elapsed_ns
+    return shares
+
+
+def blocks(trace: Trace) -> int:
+    """Blocks begun: canvases in diffusion, draft-and-verify cycles in self-speculation, 0 in AR."""
+    return len({step.block for step in trace.steps if step.phase in ("denoise", "draft", "commit", "verify")})
+
+
+def summary(trace: Trace) -> dict[str, Any]:
+    """All figures, JSON-able."""
+    by_phase = time_by_phase(trace)
+    prefill = by_phase.get("prefill", 0.0)
+    return {
+        "tokens": tokens(trace),
+        "nfe": nfe(trace),
+        "forwards": forwards(trace),
+        "tpf": tpf(trace),
+        "acceptance_length": acceptance_length(trace),
+        "acceptance_lengths": acceptance_lengths(trace),
+        "seconds": seconds(trace),
+        "tokens_per_second": tokens_per_second(trace),
+        "prefill_seconds": prefill,
+        "decode_seconds": seconds(trace) - prefill,
+        "time_by_phase": by_phase,
+        "blocks": blocks(trace),
+    }
+
+
+def first_divergence(reference: Sequence[int], other: Sequence[int]) -> int | None:
+    """Index of the first token in which two outputs differ; None where they are identical."""
+    if list(reference) == list(other):
+        return None
+    pairs = enumerate(zip(reference, other))
+    return next((i for i, (a, b) in pairs if a != b), min(len(reference), len(other)))
+
+
+def _emitted(step: Step) -> int:
+    return sum(event.kind in ("accept", "bonus") for event in step.events)

@@ -1,0 +1,238 @@
+"""Reading traces from outside: files are data until every part of them has been checked."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+from nemodiff_core.errors import TraceError
+from nemodiff_core.trace import KINDS, PHASES, SCHEMA, STOP_REASONS, Candidates, Canvas, Step, TokenEvent, TokenText, Trace
+
+MAX_FILE_BYTES = 32 * 2**20
+MAX_TEXT_BYTES = 128 * 2**20
+MAX_STEPS = 65_536
+MAX_EVENTS = 2_000_000
+MAX_POSITION = 1 << 20
+MAX_PIECE = 400
+MAX_BLOCK = 64
+_GZIP = b"\x1f\x8b"
+
+
+def read_text(path: Path) -> bytes:
+    """The JSON text of a file, unpacked within limits. Raises TraceError."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise TraceError(f"{path.name} cannot be read ({error.strerror}); choose another file.") from error
+    if len(raw) > MAX_FILE_BYTES:
+        raise TraceError(f"{path.name} is larger than {MAX_FILE_BYTES >> 20} MB; record fewer candidates or tokens.")
+    return unpack(raw)
+
+
+def unpack(raw: bytes) -> bytes:
+    """Undo gzip where it is there, never beyond MAX_TEXT_BYTES. Raises TraceError."""
+    if raw[:2] != _GZIP:
+        return raw
+    stream = zlib.decompressobj(wbits=31)
+    try:
+        text = stream.decompress(raw, MAX_TEXT_BYTES)
+    except zlib.error as error:
+        raise TraceError("the file is a damaged gzip; download or save it again.") from error
+    if stream.unconsumed_tail:
+        raise TraceError(f"the file unpacks to more than {MAX_TEXT_BYTES >> 20} MB; no trace is that large.")
+    if not stream.eof:
+        raise TraceError("the file ends too early; download or save it again.")
+    return text
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON without NaN, infinities or absurd nesting. Raises TraceError."""
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise TraceError("the file is not JSON, so it is no trace; choose a file that was saved as one.") from error
+
+
+def parse(text: str | bytes) -> Trace:
+    """A validated Trace. Keys beyond the schema are dropped, so that a newer minor writer can still be read."""
+    return from_data(parse_json(text))
+
+
+def from_data(data: Any) -> Trace:
+    """A validated Trace from parsed JSON. Raises TraceError."""
+    if not isinstance(data, dict) or "schema" not in data:
+        raise TraceError("the file has no schema, so it is no trace; choose a file that was saved as one.")
+    if data["schema"] != SCHEMA:
+        raise TraceError(f"the file has schema {_quote(data['schema'])}, but this version reads {SCHEMA}; convert it.")
+    reader = _Reader(data)
+    trace = reader.trace()
+    canvas = Canvas(len(trace.prompt.ids))
+    for step in trace.steps:
+        canvas.apply(step)
+    if canvas.output() != trace.output.ids:
+        raise TraceError("the trace's steps do not add up to its output, so it is damaged; save it again.")
+    return trace
+
+
+class _Reader:
+    """Checks one document from the outside in; every refusal names the place."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.data = data
+        self.mentioned: set[int] = set()
+        self.events = 0
+
+    def trace(self) -> Trace:
+        data = self.data
+        prompt, output = self._text("prompt"), self._text("output")
+        steps = _typed(data, "steps", list, "trace")
+        if len(steps) > MAX_STEPS:
+            raise TraceError(f"the trace has {len(steps)} steps; at most {MAX_STEPS} can be opened.")
+        read, before = [], -1
+        for n, raw in enumerate(steps):
+            step = self._step(n, raw, len(prompt.ids))
+            if step.elapsed_ns < before:
+                raise TraceError(f"steps[{n}].elapsed_ns runs backwards, so the trace is damaged.")
+            before = step.elapsed_ns
+            read.append(step)
+        reason = data.get("stop_reason")
+        if reason not in STOP_REASONS:
+            raise TraceError(f"stop_reason is {_quote(reason)}; it must be one of {', '.join(STOP_REASONS)}.")
+        parent = data.get("parent")
+        if parent is not None and not isinstance(parent, dict):
+            raise TraceError("parent must be null or an object naming a trace and a step.")
+        model = _typed(data, "model", dict, "trace")
+        for key in ("id", "dtype", "device"):
+            _typed(model, key, str, "model")
+        request = _typed(data, "request", dict, "trace")
+        _typed(request, "mode", str, "request")
+        return Trace(
+            id=_typed(data, "id", str, "trace")[:200],
+            created=_typed(data, "created", str, "trace")[:100],
+            model=model,
+            request=request,
+            prompt=prompt,
+            output=output,
+            vocabulary=self._vocabulary({*prompt.ids, *output.ids}),
+            steps=read,
+            stop_reason=reason,
+            parent=parent,
+            environment=_typed(data, "environment", dict, "trace"),
+        )
+
+    def _text(self, name: str) -> TokenText:
+        part = _typed(self.data, name, dict, "trace")
+        ids = [_whole(i, f"{name}.ids", 2**31) for i in _typed(part, "ids", list, name)]
+        pieces = _typed(part, "pieces", list, name)
+        if len(pieces) != len(ids) or not all(isinstance(p, str) and len(p) <= MAX_PIECE for p in pieces):
+            raise TraceError(f"{name}.pieces must be one short text for each of {name}.ids.")
+        return TokenText(ids, pieces)
+
+    def _vocabulary(self, more: set[int]) -> dict[str, str]:
+        table = _typed(self.data, "vocabulary", dict, "trace")
+        if not all(isinstance(v, str) and len(v) <= MAX_PIECE for v in table.values()):
+            raise TraceError("vocabulary must give a short text for each token id.")
+        for token in self.mentioned | more:
+            if str(token) not in table:
+                raise TraceError(f"vocabulary has no text for token {token}, so the trace is damaged.")
+        return {str(token): table[str(token)] for token in sorted(self.mentioned | more)}
+
+    def _step(self, n: int, raw: Any, prompt_length: int) -> Step:
+        where = f"steps[{n}]"
+        if not isinstance(raw, dict):
+            raise TraceError(f"{where} is not an object.")
+        if raw.get("index") != n or isinstance(raw.get("index"), bool):
+            raise TraceError(f"{where}.index is {_quote(raw.get('index'))}; steps must be numbered 0, 1, 2 … without gaps.")
+        if raw.get("phase") not in PHASES:
+            raise TraceError(f"{where}.phase is {_quote(raw.get('phase'))}; it must be one of {', '.join(PHASES)}.")
+        span = raw.get("span")
+        if not isinstance(span, list) or len(span) != 2:
+            raise TraceError(f"{where}.span must be [start, end).")
+        start, end = (_whole(x, f"{where}.span", MAX_POSITION) for x in span)
+        if start >= end or end - start > MAX_POSITION or (raw["phase"] != "prefill" and end - start > 4096):
+            raise TraceError(f"{where}.span [{start}, {end}) is empty or absurd.")
+        if raw["phase"] in ("denoise", "draft", "revise") and start < prompt_length:
+            raise TraceError(f"{where}.span [{start}, {end}) reaches into the prompt.")
+        events = _typed(raw, "events", list, where)
+        cells = raw.get("candidates", [])
+        self.events += len(events)
+        if self.events > MAX_EVENTS or not isinstance(cells, list) or len(cells) > 4096:
+            raise TraceError(f"{where} holds too many events or candidates; the trace is too large to open.")
+        # An event may lie one behind the span: the token that a causal pass predicts for what comes next.
+        # A commit pass also drops cells of its block that it did not write.
+        low, high = max(prompt_length, start), end + (MAX_BLOCK if raw["phase"] == "commit" else 0) + 1
+        return Step(
+            index=n,
+            phase=raw["phase"],
+            span=(start, end),
+            block=_whole(raw.get("block"), f"{where}.block", MAX_POSITION),
+            elapsed_ns=_whole(raw.get("elapsed_ns"), f"{where}.elapsed_ns", 2**62),
+            events=tuple(self._event(e, f"{where}.events[{i}]", low, high) for i, e in enumerate(events)),
+            candidates=tuple(self._candidates(c, f"{where}.candidates[{i}]", low, high) for i, c in enumerate(cells)),
+        )
+
+    def _event(self, raw: Any, where: str, low: int, high: int) -> TokenEvent:
+        if not isinstance(raw, dict) or raw.get("kind") not in KINDS:
+            raise TraceError(f"{where}.kind must be one of {', '.join(KINDS)}.")
+        token = _whole(raw.get("token"), f"{where}.token", 2**31)
+        self.mentioned.add(token)
+        return TokenEvent(
+            _position(raw, where, low, high),
+            token,
+            raw["kind"],
+            _real(raw.get("confidence"), f"{where}.confidence", 1.0),
+            _real(raw.get("entropy"), f"{where}.entropy", 100.0),
+        )
+
+    def _candidates(self, raw: Any, where: str, low: int, high: int) -> Candidates:
+        if not isinstance(raw, dict):
+            raise TraceError(f"{where} is not an object.")
+        ids = [_whole(i, f"{where}.ids", 2**31) for i in _typed(raw, "ids", list, where)]
+        probabilities = [_real(p, f"{where}.probabilities", 1.0) for p in _typed(raw, "probabilities", list, where)]
+        if len(ids) != len(probabilities) or len(ids) > 16 or None in probabilities:
+            raise TraceError(f"{where} must have one probability for each of at most 16 ids.")
+        self.mentioned.update(ids)
+        entropy = _real(raw.get("entropy"), f"{where}.entropy", 100.0)
+        return Candidates(_position(raw, where, low, high), tuple(ids), tuple(probabilities), entropy or 0.0)
+
+
+def _typed(part: dict[str, Any], key: str, kind: type, where: str) -> Any:
+    value = part.get(key)
+    if not isinstance(value, kind):
+        name = {dict: "an object", list: "a list", str: "a text"}[kind]
+        raise TraceError(f"{where}.{key} {'is missing' if key not in part else 'is wrong'}; it must be {name}.")
+    return value
+
+
+def _whole(value: Any, where: str, limit: int) -> int:
+    if type(value) is not int or not 0 <= value < limit:
+        raise TraceError(f"{where} is {_quote(value)}; it must be a whole number from 0 to {limit - 1}.")
+    return value
+
+
+def _real(value: Any, where: str, limit: float) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= limit:
+        raise TraceError(f"{where} is {_quote(value)}; it must be a number from 0 to {limit:g}.")
+    return float(value)
+
+
+def _position(raw: dict[str, Any], where: str, low: int, high: int) -> int:
+    position = _whole(raw.get("position"), f"{where}.position", MAX_POSITION)
+    if not low <= position < high:
+        raise TraceError(f"{where}.position {position} lies outside its step ([{low}, {high})).")
+    return position
+
+
+def _quote(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
