@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from nemodiff_core.checkpoint import save
+from nemodiff_core.checkpoint import load, save
 from nemodiff_core.config import ModelConfig, RopeConfig
 from nemodiff_core.errors import NemodiffError
 from nemodiff_core.model import TriModeModel
@@ -109,6 +109,7 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
+    start: str | Path | None = None,
     listen: Callable[[Progress], None] | None = None,
     save_every: float = 180.0,
     max_steps: int | None = None,
@@ -116,7 +117,8 @@ def train(
     """Train until the time budget is spent and write the checkpoint folder `out`.
 
     The run's own state is kept in `out`/training.pt and removed when the run is complete; `resume`
-    continues from it. Raises NemodiffError where there is nothing to resume or the device is missing.
+    continues from it. `start` is a finished checkpoint whose tokenizer and weights a new run begins with.
+    Raises NemodiffError where there is nothing to resume or the device is missing.
     """
     out = Path(out)
     state_file = out / "training.pt"
@@ -125,13 +127,18 @@ def train(
     if resume and not state_file.is_file():
         raise NemodiffError(f"{out} holds no interrupted training run; start one without resuming.")
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = (
-        Tokenizer.from_folder(out, mask_id=MASK, eos_id=EOS)
-        if resume
-        else train_vocabulary(settings.vocabulary, seed=settings.seed)
-    )
-    model = TriModeModel(model_config(settings, tokenizer.vocab_size))
-    initialise(model, settings.seed)
+    if start is not None and not resume:
+        source = load(start, dtype=torch.float32, device="cpu")
+        tokenizer, model = source.tokenizer, TriModeModel(source.config)
+        model.load_state_dict(source.model.state_dict())
+    else:
+        tokenizer = (
+            Tokenizer.from_folder(out, mask_id=MASK, eos_id=EOS)
+            if resume
+            else train_vocabulary(settings.vocabulary, seed=settings.seed)
+        )
+        model = TriModeModel(model_config(settings, tokenizer.vocab_size))
+        initialise(model, settings.seed)
     model.to(settings.device)
     optimizers = build_optimizers(model, settings.lr, settings.weight_decay)
     # Taken before a saved state is loaded: its groups carry the rate of the moment, not the full one.
@@ -145,7 +152,7 @@ def train(
             optimizer.load_state_dict(saved)
         step, tokens, examples, before = state["step"], state["tokens"], state["examples"], state["elapsed"]
     tokenizer.save(out)
-    source = BatchStream(tokenizer, settings.block, settings.positions_per_step, NoiseSettings(), settings.seed, examples)
+    batches = BatchStream(tokenizer, settings.block, settings.positions_per_step, NoiseSettings(), settings.seed, examples)
     budget = settings.minutes * 60
     began = last_save = time.monotonic()
     ar_loss = masked_loss = math.nan
@@ -153,7 +160,7 @@ def train(
 
     def report() -> Progress:
         elapsed = before + time.monotonic() - began
-        return Progress(step, elapsed, budget, tokens, source.drawn, ar_loss, masked_loss, optimizers[0].param_groups[0]["lr"])
+        return Progress(step, elapsed, budget, tokens, batches.drawn, ar_loss, masked_loss, optimizers[0].param_groups[0]["lr"])
 
     def save_state() -> None:
         state = {
@@ -161,14 +168,14 @@ def train(
             "optimizers": [o.state_dict() for o in optimizers],
             "step": step,
             "tokens": tokens,
-            "examples": source.drawn,
+            "examples": batches.drawn,
             "elapsed": before + time.monotonic() - began,
         }
         partial = state_file.with_suffix(".partial")
         torch.save(state, partial)
         os.replace(partial, state_file)
 
-    for batch in source:
+    for batch in batches:
         elapsed = before + time.monotonic() - began
         if elapsed >= budget or (max_steps is not None and step >= max_steps):
             break
@@ -187,8 +194,9 @@ def train(
         tokens += batch.clean_tokens
         # A running mean over about fifty steps; single batches are of one length and so of one family.
         weight = 0.02 if step > 50 else 1 / step
-        ar_loss = loss.ar.item() if step == 1 else ar_loss + weight * (loss.ar.item() - ar_loss)
-        masked_loss = loss.masked.item() if step == 1 else masked_loss + weight * (loss.masked.item() - masked_loss)
+        seen_ar, seen_masked = loss.ar.item(), loss.masked.item()
+        ar_loss = seen_ar if math.isnan(ar_loss) else ar_loss + weight * (seen_ar - ar_loss)
+        masked_loss = seen_masked if math.isnan(masked_loss) else masked_loss + weight * (seen_masked - masked_loss)
         if listen is not None:
             listen(report())
         if time.monotonic() - last_save > save_every:

@@ -36,6 +36,10 @@ class Refused(Exception):
     """The program uses something outside this little language, or too much of it."""
 
 
+# What a wrong program may raise while it runs; each becomes `Refused`.
+_FAILURES = (TypeError, ValueError, IndexError, ZeroDivisionError, AttributeError, OverflowError, RecursionError)
+
+
 class _Return(Exception):
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -62,7 +66,10 @@ class Program:
             call = node.value if isinstance(node, ast.Expr) else None
             if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "print"):
                 raise Refused("only print(...) may stand outside a function")
-            lines.append(" ".join(str(self._value(a, {})) for a in call.args))
+            try:
+                lines.append(" ".join(str(self._value(a, {})) for a in call.args))
+            except _FAILURES as error:
+                raise Refused(f"it fails: {error}") from error
         return lines
 
     def call(self, name: str, *arguments: Any, depth: int = 0) -> Any:
@@ -77,7 +84,7 @@ class Program:
             self._run(function.body, dict(zip(parameters, arguments)))
         except _Return as result:
             return result.value
-        except (TypeError, ValueError, IndexError, ZeroDivisionError, AttributeError) as error:
+        except _FAILURES as error:
             raise Refused(f"it fails: {error}") from error
         return None
 
@@ -108,7 +115,7 @@ class Program:
             case ast.Name(id=name) if name in names:
                 return names[name]
             case ast.List(elts=items):
-                return [self._value(item, names) for item in items]
+                return self._bounded([self._value(item, names) for item in items])
             case ast.BinOp(left=left, op=op, right=right):
                 return self._binary(op, self._value(left, names), self._value(right, names))
             case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -142,13 +149,20 @@ class Program:
     def _binary(self, op: ast.operator, left: Any, right: Any) -> Any:
         if type(op) not in _BINARY:
             raise Refused(f"{type(op).__name__} is not allowed")
-        if isinstance(op, ast.Mult) and any(isinstance(x, (str, list)) and len(x) > 100 for x in (left, right)):
-            raise Refused("the value grows too large")
+        if isinstance(op, ast.Mod) and isinstance(left, str):
+            raise Refused("text formatting is not allowed")  # '%999999999d' would fill the memory
+        if isinstance(op, ast.Mult):
+            # Refused before it is built, not after.
+            for many, count in ((left, right), (right, left)):
+                if isinstance(many, (str, list)) and isinstance(count, int) and len(many) * count > MAX_SIZE:
+                    raise Refused("the value grows too large")
         if isinstance(op, ast.Mult) and any(type(x) is int and abs(x) > 10**9 for x in (left, right)):
             raise Refused("the value grows too large")
         return self._bounded(_BINARY[type(op)](left, right))
 
     def _bounded(self, value: Any) -> Any:
+        if isinstance(value, list) and any(isinstance(item, list) for item in value):
+            raise Refused("a list in a list is not allowed")  # x = [x, x] doubles what printing it costs
         size = value.bit_length() if isinstance(value, int) else len(value) if isinstance(value, (str, list)) else 0
         if size > MAX_SIZE:
             raise Refused("the value grows too large")

@@ -43,6 +43,8 @@ def test_train_learns_stops_and_resumes(tmp_path: Path, monkeypatch: pytest.Monk
     assert second.step == 14 and second.examples > first.examples and second.elapsed > first.elapsed
     assert not torch.equal(weights, load(tmp_path).model.state_dict()["diffusion_head.weight"])
     assert json.loads((tmp_path / "training.json").read_text())["result"]["step"] == 14
+    onward = train(SMALL, tmp_path / "onward", start=tmp_path, max_steps=1)
+    assert onward.ar_loss < seen[0].ar_loss, "a new run begins with the weights it is given"
 
 
 def test_a_spent_budget_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

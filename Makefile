@@ -1,0 +1,49 @@
+# `make run` opens the app, `make test` checks everything. Each sets itself up on a fresh machine.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test record screenshot clean
+
+help:
+	@echo "make run      open the app with the bundled model    (make run ARGS='--port 8000')"
+	@echo "make test     all tests, the browser's included       (make test ARGS='tests/ui')"
+	@echo "make record   decode the traces the page opens on again, with the bundled model"
+	@echo "make screenshot  take docs/screenshot.png again"
+	@echo "make clean    remove the virtual environment"
+
+run: $(VENV)/.run-ready
+	$(BIN)/python app.py $(ARGS)
+
+test: $(VENV)/.test-ready $(VENV)/.browser-ready
+	$(BIN)/python -m pytest $(ARGS)
+
+record: $(VENV)/.run-ready
+	$(BIN)/nemodiff record
+
+screenshot: $(VENV)/.test-ready $(VENV)/.browser-ready
+	NEMODIFF_SCREENSHOT=1 $(BIN)/python -m pytest tests/e2e -k screenshot
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("nemodiff needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run-ready: requirements.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test-ready: requirements-test.txt $(VENV)/.run-ready
+	$(BIN)/python -m pip install --quiet -r requirements-test.txt
+	@touch $@
+
+# The machine's own Chromium, else Playwright's download, else the distribution's package.
+$(VENV)/.browser-ready: $(VENV)/.test-ready
+	@sh tests/e2e/chromium.sh $(BIN)/python
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,57 @@
+"""`nemodiff info`: what a checkpoint is, and whether it fits here."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+
+def run_info(source: str | None, revision: str | None, dtype: str | None) -> None:
+    """Print geometry, parameters, size and fit. Raises NemodiffError."""
+    import torch
+
+    from nemodiff_core.checkpoint import bundled_path, find, read_config, survey
+    from nemodiff_core.model import TriModeModel
+    from nemodiff_core.placement import free_memory, parse_dtype
+
+    found = find(source or bundled_path(), revision)
+    config = read_config(found.path)
+    stored = survey(found.path)
+    with torch.device("meta"):
+        parameters = TriModeModel(config).parameter_count()
+    kind = parse_dtype(dtype or config.torch_dtype)
+    need = parameters * kind.itemsize
+    cache = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * kind.itemsize
+    rows = {
+        "checkpoint": found.id,
+        "revision": found.revision or "(a folder)",
+        "files": f"{_bytes(sum(file.stat().st_size for file in {t.file for t in stored.values()}))} in {len(stored)} tensors",
+        "stored as": ", ".join(sorted({t.dtype for t in stored.values()})),
+        "parameters": f"{parameters:,}",
+        "layers": str(config.num_hidden_layers),
+        "hidden, feed-forward": f"{config.hidden_size}, {config.intermediate_size}",
+        "heads": f"{config.num_attention_heads} query, {config.num_key_value_heads} key-value, of {config.head_dim}",
+        "vocabulary": f"{config.vocab_size:,}",
+        "context": f"{config.max_position_embeddings:,} positions (trained on {config.rope.original_max_position_embeddings:,})",
+        "block": str(config.block_size),
+        f"weights as {str(kind).removeprefix('torch.')}": _bytes(need),
+        "KV cache": f"{_bytes(1024 * cache)} for 1,024 positions",
+    }
+    for place, free in free_memory().items():
+        name = "processor memory" if place == "cpu" else f"GPU {place}"
+        verdict = "fits" if need <= free else "does not fit as a whole; use --device auto"
+        rows[name] = f"room for {_bytes(free)} of weights: {verdict}"
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(highlight=False).print(table)
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1024 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return ""

@@ -1,0 +1,50 @@
+"""Fixtures that several packages' tests share: a very small random model behind a real tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nemodiff_core.checkpoint import Checkpoint
+from nemodiff_core.config import ModelConfig, RopeConfig
+from nemodiff_core.engine import Engine
+from nemodiff_core.model import TriModeModel
+from nemodiff_core.tokenizer import Tokenizer
+from nemodiff_core.training.vocabulary import EOS, MASK, train_vocabulary
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Tokenizer:
+    """Bytes only: 128 special ids and one token a byte."""
+    return train_vocabulary(384, examples=20)
+
+
+def random_model(seed: int = 0, vocabulary: int = 384) -> TriModeModel:
+    """Random weights, large enough that greedy choices vary with the context."""
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        vocab_size=vocabulary,
+        hidden_size=48,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=1024,
+        eos_token_id=EOS,
+        mask_token_id=MASK,
+        rope=RopeConfig(theta=1e4, original_max_position_embeddings=512),
+    )
+    model = TriModeModel(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, std=0.25)
+    return model
+
+
+@pytest.fixture
+def tiny_engine(tiny_tokenizer: Tokenizer) -> Engine:
+    model = random_model()
+    return Engine(Checkpoint(model, tiny_tokenizer, model.config, "random", None, Path("random")))

@@ -1,0 +1,226 @@
+"""The invariants of DESIGN §6 for every mode, on random models, prompts and knobs."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from nemodiff_core.cache import KVCache
+from nemodiff_core.decode import MODES
+from nemodiff_core.metrics import nfe
+from nemodiff_core.model import TriModeModel
+from nemodiff_core.request import DecodeRequest
+from nemodiff_core.trace import EMITTED, Step, fold
+from tests.conftest import random_model
+
+EOS, MASK, VOCABULARY = 11, 100, 130
+MODELS = [random_model(seed, VOCABULARY) for seed in range(3)]
+
+quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@st.composite
+def knobs(draw: st.DrawFn, mode: str | None = None) -> dict:
+    """Any sound combination of knobs."""
+    mode = mode or draw(st.sampled_from(sorted(MODES)))
+    fields = {
+        "mode": mode,
+        "block_length": draw(st.integers(2, 20)),
+        "max_new_tokens": draw(st.integers(1, 40)),
+        "stop_at_eos": draw(st.booleans()),
+        "temperature": draw(st.sampled_from([0.0, 0.0, 0.7, 1.5])),
+        "top_p": draw(st.sampled_from([1.0, 0.8])),
+        "seed": draw(st.integers(0, 99)),
+        "candidates": draw(st.sampled_from([0, 0, 3])),
+    }
+    if mode != "ar" and draw(st.booleans()):
+        fields["threshold"] = draw(st.sampled_from([0.0, 0.05, 0.3, 0.9, 1.0]))
+    elif mode == "diffusion" and draw(st.booleans()):
+        fields["steps"] = draw(st.integers(1, 8))
+    return fields
+
+
+prompts = st.lists(st.integers(0, VOCABULARY - 1).filter(lambda t: t != MASK), min_size=1, max_size=12)
+models = st.integers(0, len(MODELS) - 1).map(MODELS.__getitem__)
+
+
+def biased(model: TriModeModel, token: int, amount: float) -> TriModeModel:
+    """The same model with a head that leans towards one token."""
+    other = TriModeModel(model.config).eval().requires_grad_(False)
+    other.load_state_dict(model.state_dict())
+    plain = other.head
+    other.head = lambda x: plain(x) + amount * torch.eye(VOCABULARY)[token]
+    return other
+
+
+def decode(model: TriModeModel, prompt: list[int], **fields) -> list[Step]:
+    request = DecodeRequest(prompt="x", **fields)
+    generator = torch.Generator().manual_seed(request.seed)
+    ticks = iter(range(10_000))
+    return list(
+        MODES[request.mode](
+            model, prompt, request, eos_id=EOS, mask_id=MASK, generator=generator, clock=lambda: next(ticks)
+        )
+    )
+
+
+def output(prompt: list[int], steps: list[Step]) -> list[int]:
+    return fold(len(prompt), steps).output()
+
+
+@given(model=models, prompt=prompts, block=st.integers(2, 24), length=st.integers(1, 60), lean=st.sampled_from([0.0, 4.0]),
+       threshold=st.sampled_from([None, 0.2, 0.9]))  # fmt: skip
+@quick
+def test_greedy_self_speculation_emits_ars_tokens(model, prompt, block, length, lean, threshold) -> None:
+    model = biased(model, EOS, lean)  # leaning towards the end, so that runs stop at every place in a block
+    reference = output(prompt, decode(model, prompt, mode="ar", max_new_tokens=length))
+    steps = decode(model, prompt, mode="linear_spec", max_new_tokens=length, block_length=block, threshold=threshold)
+    assert output(prompt, steps) == reference
+
+
+@given(model=models, prompt=prompts, fields=knobs(), lean=st.sampled_from([0.0, 3.0]))
+@quick
+def test_every_run_is_sound(model, prompt, fields, lean) -> None:
+    model = biased(model, EOS, lean)
+    steps = decode(model, prompt, **fields)
+    ids = output(prompt, steps)
+    assert 1 <= len(ids) <= fields["max_new_tokens"]
+    assert MASK not in ids
+    if fields["stop_at_eos"]:
+        assert EOS not in ids[:-1]
+        assert len(ids) == fields["max_new_tokens"] or ids[-1] == EOS
+    else:
+        assert len(ids) == fields["max_new_tokens"]
+    canvas = fold(len(prompt), steps)
+    emitted = [position for position, cell in canvas.cells.items() if cell.status in EMITTED]
+    assert sorted(emitted) == list(range(len(prompt), len(prompt) + len(ids)))
+    assert [step.index for step in steps] == list(range(len(steps)))
+    for step in steps:
+        for event in step.events:
+            assert event.confidence is None or 0 <= event.confidence <= 1
+            assert event.entropy is None or event.entropy >= 0
+            assert len(prompt) <= event.position
+        for cell in step.candidates:
+            assert len(cell.ids) == fields["candidates"] and MASK not in cell.ids
+            assert list(cell.probabilities) == sorted(cell.probabilities, reverse=True)
+
+
+@given(model=models, prompt=prompts, fields=knobs())
+@quick
+def test_steps_are_the_forwards_that_ran_and_only_causal_passes_write(model, prompt, fields) -> None:
+    calls: list[tuple[str, bool, int]] = []
+    caches: set[KVCache] = set()
+    plain = TriModeModel.forward
+
+    def spy(self, tokens, *, pattern, cache=None, write=False, rows=None):
+        calls.append((pattern, write, tokens.shape[1]))
+        caches.add(cache)
+        return plain(self, tokens, pattern=pattern, cache=cache, write=write, rows=rows)
+
+    TriModeModel.forward = spy
+    try:
+        steps = decode(model, prompt, **fields)
+    finally:
+        TriModeModel.forward = plain
+    assert len(steps) == len(calls)
+    for step, (pattern, write, count) in zip(steps, calls):
+        assert pattern == ("bidirectional" if step.phase in ("denoise", "draft") else "causal")
+        assert write == (pattern == "causal")
+        assert step.span[1] - step.span[0] == count
+    # What is cached is what a plain causal pass over the same tokens computes.
+    (cache,) = caches
+    ids = [*prompt, *output(prompt, steps)]
+    fresh = model.new_cache(len(ids) + 1)
+    with torch.inference_mode():
+        model(torch.tensor([ids]), pattern="causal", cache=fresh, write=True)
+    assert len(prompt) <= cache.length <= len(ids)
+    for stored, expected in ((cache.keys, fresh.keys), (cache.values, fresh.values)):
+        held = slice(0, cache.length)
+        torch.testing.assert_close(stored[..., held, :], expected[..., held, :], atol=2e-4, rtol=1e-3)
+
+
+@given(model=models, prompt=prompts, fields=knobs(), shorter=st.integers(1, 39))
+@quick
+def test_a_smaller_budget_writes_a_prefix(model, prompt, fields, shorter) -> None:
+    fields = fields | {"temperature": 0.0}
+    long = output(prompt, decode(model, prompt, **fields))
+    short = output(prompt, decode(model, prompt, **fields | {"max_new_tokens": min(shorter, fields["max_new_tokens"])}))
+    assert short == long[: len(short)]
+
+
+@pytest.mark.parametrize("mode", sorted(MODES))
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_mask_is_never_written_even_by_a_model_that_loves_it(mode: str, temperature: float) -> None:
+    model = biased(MODELS[0], MASK, 50.0)
+    steps = decode(model, [5, 6], mode=mode, temperature=temperature, max_new_tokens=20, stop_at_eos=False)
+    ids = output([5, 6], steps)
+    assert len(ids) == 20 and MASK not in ids
+    confidences = [e.confidence for s in steps for e in s.events if e.kind == "commit"]
+    assert all(c < 1e-3 for c in confidences), "the mask keeps its share of the probability"
+
+
+@given(model=models, prompt=prompts, block=st.integers(2, 20))
+@quick
+def test_budgets_of_diffusion(model, prompt, block) -> None:
+    def denoise_steps(**more) -> list[int]:
+        fields = {"mode": "diffusion", "block_length": block, "max_new_tokens": 2 * block, "stop_at_eos": False}
+        steps = decode(model, prompt, **fields, **more)
+        return [count for _, count in sorted(Counter(s.block for s in steps if s.phase == "denoise").items())]
+
+    assert denoise_steps(threshold=0.0) == [1, 1]
+    assert denoise_steps(threshold=1.0) == [block - 1, block - 1]
+    for n in (1, 2, 5):
+        assert denoise_steps(steps=n) == [min(n, block - 1)] * 2
+
+
+def test_nfe_is_counted_as_the_reference_counts_it(tiny_engine) -> None:
+    def run(**fields):
+        run = tiny_engine.run(DecodeRequest(prompt="abc", stop_at_eos=False, max_new_tokens=16, **fields))
+        return list(run), run.trace()
+
+    steps, trace = run(mode="ar")
+    assert nfe(trace) == 16 == len(steps)
+    steps, trace = run(mode="diffusion", block_length=8, steps=3)
+    # Two blocks of eight: three denoise steps and a commit pass each; the prefill is not counted.
+    assert nfe(trace) == 8 and len(steps) == 9
+    steps, trace = run(mode="linear_spec", block_length=8)
+    phases = Counter(s.phase for s in steps)
+    assert phases["prefill"] == 1 and phases["draft"] == phases["verify"]
+    assert nfe(trace) == len(steps) == 1 + 2 * phases["verify"]
+
+
+@pytest.mark.parametrize("mode", ["ar", "linear_spec"])
+def test_sampling_keeps_ars_distribution(mode: str) -> None:
+    """The first two sampled tokens follow the exact product of the causal softmaxes (DESIGN §6.2)."""
+    torch.manual_seed(3)
+    model = random_model(5, VOCABULARY)
+    chosen = torch.randperm(99)[:5]  # a vocabulary of five, the rest is out of reach
+    plain = model.head
+    shut = torch.full((VOCABULARY,), -1e4)
+    shut[chosen] = 0.0
+    model.head = lambda x: plain(x) * 0.15 + shut
+    prompt = [7, 8, 9]
+    with torch.inference_mode():
+        first = model(torch.tensor([prompt]), pattern="causal")[0, -1].softmax(-1)
+        joint = {}
+        for a in chosen.tolist():
+            second = model(torch.tensor([[*prompt, a]]), pattern="causal")[0, -1].softmax(-1)
+            joint.update({(a, b): float(first[a] * second[b]) for b in chosen.tolist()})
+    runs = 1500
+    seen: Counter = Counter()
+    for seed in range(runs):
+        steps = decode(model, prompt, mode=mode, temperature=1.0, seed=seed, max_new_tokens=3, block_length=3, stop_at_eos=False)
+        seen[tuple(output(prompt, steps)[:2])] += 1
+    chi_square = sum((seen[pair] - runs * p) ** 2 / (runs * p) for pair, p in joint.items())
+    assert chi_square < 51.2, "24 degrees of freedom: exceeded once in a thousand by chance"
+
+
+def test_drafts_are_sometimes_right_and_often_refused() -> None:
+    """Guards the tests above against a verifier that never meets a matching draft, or never a wrong one."""
+    model = biased(MODELS[1], 42, 9.0)
+    steps = decode(model, [1, 2, 3], mode="linear_spec", max_new_tokens=120, block_length=6, stop_at_eos=False)
+    kinds = Counter(e.kind for s in steps for e in s.events)
+    assert kinds["accept"] > 5 and kinds["reject"] > 5 and kinds["bonus"] > 5

@@ -1,0 +1,82 @@
+"""Choosing tokens: ties, masks, nuclei, confidence and entropy."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from nemodiff_core.decode.commit import EvenSchedule, Threshold
+from nemodiff_core.decode.sampling import Sampler, read
+
+MASK = 2
+
+
+def look(logits: list[float], **knobs):
+    return read(Sampler(MASK, **knobs).choose(torch.tensor([logits])))[0]
+
+
+def test_ties_go_to_the_lowest_index_and_the_mask_is_passed_over() -> None:
+    assert look([1.0, 3.0, 9.0, 3.0]).token == 1
+
+
+def test_confidence_and_entropy_are_of_the_whole_distribution() -> None:
+    logits = [0.0, 1.0, 2.0, 0.5]
+    p = torch.tensor(logits).softmax(0)
+    seen = look(logits)
+    assert seen.confidence == pytest.approx(float(p[1]), abs=1e-6)
+    assert seen.entropy == pytest.approx(float(-(p * p.log()).sum()), abs=1e-5)
+
+
+def test_candidates_are_the_best_without_the_mask() -> None:
+    seen = look([0.0, 1.0, 5.0, 3.0, 2.0], candidates=3)
+    assert seen.ids == (3, 4, 1)
+    p = torch.tensor([0.0, 1.0, 5.0, 3.0, 2.0]).softmax(0)
+    assert seen.probabilities == pytest.approx([float(p[i]) for i in (3, 4, 1)], abs=1e-6)
+
+
+def test_tempered_confidence_is_that_of_the_softmax_drawn_from() -> None:
+    g = torch.Generator().manual_seed(0)
+    cold = look([0.0, 9.0, 0.0, 0.0], temperature=0.5, tempered=True, generator=g)
+    allowed = torch.tensor([0.0, 9.0, 0.0]) / 0.5
+    assert cold.confidence == pytest.approx(float(allowed.softmax(0)[1]), abs=1e-5)
+
+
+def test_top_p_never_leaves_the_nucleus() -> None:
+    logits = torch.log(torch.tensor([0.5, 0.3, 1e-9, 0.15, 0.05])).repeat(400, 1)
+    sampler = Sampler(MASK, 1.0, 0.7, generator=torch.Generator().manual_seed(1))
+    assert {seen.token for seen in read(sampler.choose(logits))} == {0, 1}
+    narrow = Sampler(MASK, 1.0, 1e-6, generator=torch.Generator().manual_seed(1))
+    assert {seen.token for seen in read(narrow.choose(logits))} == {0}
+
+
+def test_sampled_frequencies_follow_the_tempered_softmax() -> None:
+    logits = torch.tensor([0.0, 1.0, -50.0, 2.0])
+    sampler = Sampler(MASK, 2.0, generator=torch.Generator().manual_seed(2))
+    tokens = torch.tensor([seen.token for seen in read(sampler.choose(logits.repeat(20_000, 1)))])
+    shares = torch.bincount(tokens, minlength=4) / len(tokens)
+    torch.testing.assert_close(shares, (logits / 2).softmax(0), atol=0.015, rtol=0)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.floats(0, 1))
+@settings(max_examples=100, deadline=None)
+def test_threshold_commits_the_sure_and_the_surest(confidences: list[float], bound: float) -> None:
+    chosen = Threshold(bound).choose(confidences, 0)
+    assert max(confidences) in [confidences[i] for i in chosen]
+    assert all(confidences[i] < bound for i in range(len(confidences)) if i not in chosen)
+    assert len(chosen) == max(1, sum(c >= bound for c in confidences))
+
+
+@given(st.integers(1, 63), st.integers(1, 70))
+@settings(max_examples=100, deadline=None)
+def test_even_schedule_spreads_the_masks(masks: int, steps: int) -> None:
+    policy, left, sizes = EvenSchedule(steps, masks), masks, []
+    while left:
+        chosen = policy.choose([math.sin(i) for i in range(left)], len(sizes))
+        assert len(set(chosen)) == len(chosen)
+        left -= len(chosen)
+        sizes.append(len(chosen))
+    assert len(sizes) == min(masks, steps)
+    assert max(sizes) - min(sizes) <= 1 and sizes == sorted(sizes, reverse=True)

@@ -1,0 +1,95 @@
+"""The command line: what it prints, what it saves, and one line with status 2 for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nemodiff_core.checkpoint import bundled_path
+from nemodiff_core.trace import Trace
+
+ROOT = Path(__file__).parents[1]
+# The bundled model, unless NEMODIFF_TEST_MODEL asks for the same tests against another checkpoint.
+OTHER = os.environ.get("NEMODIFF_TEST_MODEL")
+MODEL = ["--model", OTHER] if OTHER else []
+
+
+def nemodiff(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "nemodiff_cli.main", *arguments],
+        cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def test_help_names_the_commands():
+    answer = nemodiff("--help")
+    assert answer.returncode == 0
+    for command in ("serve", "decode", "train", "eval", "info"):
+        assert command in answer.stdout
+
+
+@pytest.mark.parametrize("mode", ["ar", "diffusion", "linear_spec"])
+def test_decode_saves_a_sound_trace_and_prints_its_text(mode: str, tmp_path: Path):
+    path = tmp_path / "run.json.gz"
+    answer = nemodiff("decode", "Sort these numbers: 3 1 2", "--mode", mode, "-n", "12", "--candidates", "2", "--json", str(path), *MODEL)
+    assert answer.returncode == 0, answer.stderr
+    trace = Trace.load(path)
+    assert trace.request["mode"] == mode
+    assert 0 < len(trace.output.ids) <= 12
+    for figure in ("tokens", "NFE", "TPF"):
+        assert figure in answer.stdout
+    assert ("acceptance" in answer.stdout) == (mode == "linear_spec")
+
+
+def test_decode_prints_nothing_but_the_trace_when_asked():
+    answer = nemodiff("decode", "-", "--mode", "ar", "-n", "4", "--json", "-", *MODEL, stdin="Tell a story about a fox.")
+    assert answer.returncode == 0, answer.stderr
+    trace = Trace.from_json(answer.stdout)
+    assert trace.request["prompt"] == "Tell a story about a fox."
+    assert "tokens" in answer.stderr
+
+
+def test_info_describes_the_bundled_model():
+    answer = nemodiff("info", *MODEL[1:])
+    assert answer.returncode == 0, answer.stderr
+    folder = Path(OTHER) if OTHER else bundled_path()
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    assert folder.name in answer.stdout
+    assert f"{config['vocab_size']:,}" in answer.stdout
+    assert "fits" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["decode", "hello", "--model", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["decode", "hello", "--block-length", "1"], "block_length"),
+        (["decode", "hello", "--threshold", "2"], "threshold"),
+        (["decode", "hello", "--steps", "4", "--threshold", "0.5"], "steps"),
+        (["decode", "", "--mode", "ar"], "prompt"),
+        (["decode", "hello", *MODEL, "--device", "abacus"], "abacus"),
+        (["decode", "hello", *MODEL, "--dtype", "int8"], "int8"),
+        (["decode", "hello", "--json", "/nowhere/at/all/trace.json"], "/nowhere/at/all"),
+        (["info", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["eval", "--prompts", "0"], "--prompts"),
+        (["train", "--preset", "abacus"], "abacus"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(arguments: list[str], says: str):
+    answer = nemodiff(*arguments)
+    assert answer.returncode == 2
+    assert says in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1, answer.stderr
+    assert answer.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["decode", "hello", "--mode", "telepathy"], ["serve", "--port", "x"]])
+def test_misspelt_arguments_are_status_2(arguments: list[str]):
+    answer = nemodiff(*arguments)
+    assert answer.returncode == 2
+    assert "Traceback" not in answer.stderr

@@ -1,0 +1,101 @@
+"""From a running engine to messages at display rate.
+
+The decoder runs in a thread of its own and never waits for the page: what is shown costs it nothing.
+This side collects whatever steps have come since the last message and sends them together, at most
+25 times a second, which is what a browser can draw and what the queue carries without falling behind.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from nemodiff_core.errors import NemodiffError
+
+from ui.messages import Writer, identity
+from ui.runs import RunRecord
+
+RATE_HZ = 25.0
+_Item = tuple[str, int, Any]  # what, lane, content
+
+
+def stream(engine: Any, requests: Sequence[Any], record: RunRecord, rate_hz: float = RATE_HZ) -> Iterator[str]:
+    """Run `requests` one after another, a lane each, and yield the messages of the live protocol.
+
+    Leaving the generator early (a closed tab, a cancelled event) or setting `record.stop` ends the run
+    between two steps. A run that fails ends with a `fault` message.
+    """
+    items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+    worker = threading.Thread(
+        target=_decode, args=(engine, requests, record.stop, items), name="nemodiff-run", daemon=True
+    )
+    writer = Writer(record, engine.checkpoint.tokenizer.piece)
+    worker.start()
+    try:
+        yield from _messages(items, writer, 1.0 / rate_hz)
+    finally:
+        record.stop.set()
+        record.ended = True
+        worker.join(timeout=60)
+
+
+def _decode(
+    engine: Any, requests: Sequence[Any], stop: threading.Event, items: queue.SimpleQueue[_Item | None]
+) -> None:
+    lane, finished = 0, []
+    try:
+        for lane, request in enumerate(requests):
+            run = engine.run(request, stop=stop)
+            try:
+                items.put(("open", lane, run.trace()))
+                for step in run:
+                    items.put(("step", lane, step))
+                finished.append(run.trace())
+            finally:
+                run.close()
+            items.put(("end", lane, list(finished)))
+            if stop.is_set():
+                if lane + 1 < len(requests) and finished[-1].stop_reason != "cancelled":
+                    items.put(("fault", lane + 1, "The race was stopped before every mode had its turn."))
+                break
+    except NemodiffError as error:
+        items.put(("fault", lane, str(error)))
+    except Exception as error:  # the page must hear of it whatever it was, and the process lives on
+        items.put(("fault", lane, f"The run failed ({type(error).__name__}: {error}); change a setting or run it again."))
+    finally:
+        items.put(None)
+
+
+def _messages(items: queue.SimpleQueue[_Item | None], writer: Writer, gap: float) -> Iterator[str]:
+    pending: list[dict[str, Any]] = []
+    pending_lane = 0
+    sent = float("-inf")
+    while True:
+        try:
+            # With steps in hand, wait only until they are due; with none, wait for the decoder.
+            item = items.get(timeout=max(0.0, sent + gap - time.monotonic()) if pending else None)
+        except queue.Empty:
+            yield writer.steps(pending_lane, pending)
+            pending, sent = [], time.monotonic()
+            continue
+        if item is not None and item[0] == "step":
+            pending.append(item[2].to_dict())
+            pending_lane = item[1]
+            continue
+        if pending:
+            yield writer.steps(pending_lane, pending)
+            pending, sent = [], time.monotonic()
+        if item is None:
+            return
+        what, lane, content = item
+        if what == "fault":
+            yield writer.fault(lane, content)
+        elif what == "open":
+            yield writer.open(lane, content.to_dict())
+        else:
+            yield writer.end(lane, content[-1], content[-1].to_dict(), identity(content, lane))
+        sent = time.monotonic()
+

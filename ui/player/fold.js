@@ -1,0 +1,132 @@
+// The fold over a trace: which cells exist, and in what state, after any step. The rules are those of
+// `canvas_at` in nemodiff_core/trace.py; a test holds the two against each other.
+//
+// Cells are frozen records and are replaced, never changed, so a keyframe is a shallow copy and
+// "did this cell change?" is a comparison of two references.
+
+const OPENING = new Set(['denoise', 'draft', 'revise']);
+const EMITTED = new Set(['seed', 'committed', 'accepted', 'bonus', 'pinned']);
+const STATUS = new Map([
+  ['seed', 'seed'],
+  ['commit', 'committed'],
+  ['remask', 'masked'],
+  ['draft', 'draft'],
+  ['accept', 'accepted'],
+  ['reject', 'rejected'],
+  ['bonus', 'bonus'],
+  ['pin', 'pinned'],
+]);
+export const KEYFRAME_EVERY = 32;
+
+/** Whether a cell's token belongs to the output. */
+export const isEmitted = (cell) => cell !== undefined && EMITTED.has(cell.status);
+
+/** The state between two steps: `cells` maps absolute positions to cells. */
+class Canvas {
+  constructor(cells = new Map(), rejected = new Set()) {
+    this.cells = cells;
+    this.rejected = rejected; // positions of rejected cells, so that sweeping them is cheap
+  }
+
+  copy() {
+    return new Canvas(new Map(this.cells), new Set(this.rejected));
+  }
+
+  put(position, cell) {
+    this.cells.set(position, cell);
+    if (cell.status === 'rejected') this.rejected.add(position);
+    else this.rejected.delete(position);
+  }
+
+  apply(step, index) {
+    const [start, end] = step.span;
+    if (OPENING.has(step.phase)) {
+      // Refused cells stay visible only until the next forward that fills a block.
+      for (const position of this.rejected) {
+        if (position >= start && position < end) continue;
+        this.cells.delete(position);
+        this.rejected.delete(position);
+      }
+      for (let position = start; position < end; position += 1) {
+        const cell = this.cells.get(position);
+        if (cell === undefined || cell.status === 'rejected') this.put(position, masked(index, null, null));
+      }
+    }
+    for (const event of step.events) this.settle(event, index);
+  }
+
+  settle(event, index) {
+    const status = STATUS.get(event.kind);
+    if (status === undefined) return;
+    if (status === 'masked') {
+      this.put(event.position, masked(index, event.confidence, event.entropy));
+      return;
+    }
+    const before = this.cells.get(event.position);
+    const contradicted =
+      status === 'bonus' && before && (before.status === 'draft' || before.status === 'rejected') && before.token !== event.token;
+    this.put(
+      event.position,
+      Object.freeze({
+        status,
+        token: event.token,
+        confidence: event.confidence ?? null,
+        entropy: event.entropy ?? null,
+        step: index,
+        replaced: contradicted ? before.token : null,
+      }),
+    );
+  }
+}
+
+function masked(index, confidence, entropy) {
+  return Object.freeze({
+    status: 'masked',
+    token: null,
+    confidence: confidence ?? null,
+    entropy: entropy ?? null,
+    step: index,
+    replaced: null,
+  });
+}
+
+/** All canvases of one trace. Steps are appended as they come; any of them can be asked for. */
+export class Fold {
+  constructor(promptLength) {
+    this.promptLength = promptLength;
+    this.steps = [];
+    this.newest = new Canvas();
+    this.keyframes = [new Canvas()]; // keyframes[k]: before step k * KEYFRAME_EVERY
+    this.cursor = new Canvas();
+    this.cursorStep = -1;
+  }
+
+  push(step) {
+    this.newest.apply(step, this.steps.length);
+    this.steps.push(step);
+    if (this.steps.length % KEYFRAME_EVERY === 0) this.keyframes.push(this.newest.copy());
+  }
+
+  /** The cells after step `index` (-1: before anything). The map stays valid until the next call. */
+  at(index) {
+    const target = Math.max(-1, Math.min(index, this.steps.length - 1));
+    const frame = Math.floor((target + 1) / KEYFRAME_EVERY);
+    const behind = target - this.cursorStep;
+    if (behind < 0 || behind > KEYFRAME_EVERY) {
+      this.cursor = this.keyframes[frame].copy();
+      this.cursorStep = frame * KEYFRAME_EVERY - 1;
+    }
+    while (this.cursorStep < target) {
+      this.cursorStep += 1;
+      this.cursor.apply(this.steps[this.cursorStep], this.cursorStep);
+    }
+    return this.cursor.cells;
+  }
+
+  /** Token ids from the end of the prompt up to the first position that is not emitted. */
+  output(cells) {
+    const ids = [];
+    for (let position = this.promptLength; isEmitted(cells.get(position)); position += 1) ids.push(cells.get(position).token);
+    return ids;
+  }
+}

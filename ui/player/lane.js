@@ -1,0 +1,86 @@
+// One decoding run as the player knows it: head, steps so far, and the tail once it has ended.
+
+import { Fold } from './fold.js';
+import { visibleSpan } from './layout.js';
+import { isSpecial } from './pieces.js';
+
+export class Lane {
+  /** `vocabulary` (Map id → piece) is shared by the lanes of a run. */
+  constructor(head, vocabulary) {
+    this.head = head;
+    this.vocabulary = vocabulary;
+    this.request = head.request ?? {};
+    this.mode = this.request.mode ?? 'ar';
+    this.start = head.prompt?.ids?.length ?? 0;
+    this.fold = new Fold(this.start);
+    this.spans = []; // spans[i]: the positions worth showing after step i
+    this.tail = null;
+    this.fault = null;
+  }
+
+  get steps() {
+    return this.fold.steps;
+  }
+
+  get last() {
+    return this.fold.steps.length - 1;
+  }
+
+  get ended() {
+    return this.tail !== null || this.fault !== null;
+  }
+
+  get metrics() {
+    return this.tail?.metrics ?? null;
+  }
+
+  push(steps) {
+    for (const step of steps) {
+      this.fold.push(step);
+      this.spans.push(visibleSpan(this, step, this.spans.at(-1) ?? null));
+    }
+  }
+
+  /** The positions worth showing after step `index`, looking one block ahead before the first. */
+  spanAt(index) {
+    const known = this.spans[Math.max(0, index)] ?? this.spans.find(Boolean);
+    return known ?? this.spans.find(Boolean) ?? visibleSpan(this, null, null);
+  }
+
+  piece(id) {
+    return this.vocabulary.get(id) ?? `⟨${id}⟩`;
+  }
+
+  /** Output ids after step `index`. Moves the fold's cursor, unless it is the newest step. */
+  output(index) {
+    if (index >= this.last) return this.fold.output(this.fold.newest.cells);
+    return this.fold.output(this.fold.at(index));
+  }
+
+  /** The output as text, without the end token. */
+  text(ids) {
+    const pieces = ids.map((id) => this.piece(id));
+    if (this.tail?.stop_reason === 'eos' && ids.length && ids.at(-1) === this.tail.output?.ids?.at(-1) && isSpecial(pieces.at(-1))) {
+      pieces.pop();
+    }
+    return pieces.join('');
+  }
+
+  /** Time of step `index` since the run began, in nanoseconds. */
+  timeAt(index) {
+    return index < 0 ? 0 : (this.steps[Math.min(index, this.last)]?.elapsed_ns ?? 0);
+  }
+
+  /**
+   * What the model considered at `position`, as last seen at or before step `index`:
+   * {step, ids, probabilities, entropy}, or null when no forward up to there recorded it.
+   */
+  candidates(position, index) {
+    for (let i = Math.min(index, this.last); i >= 0; i -= 1) {
+      for (const cell of this.steps[i].candidates ?? []) {
+        if (cell.position === position) return { step: i, ...cell };
+      }
+    }
+    return null;
+  }
+}

@@ -1,0 +1,36 @@
+// What the marks mean: only the ones that the mode at hand can show, and the confidence scale.
+
+import { BOUNDS } from './confidence.js';
+import { el } from './dom.js';
+
+const MARKS = {
+  ar: ['committed'],
+  diffusion: ['masked', 'seed', 'committed', 'rejected'],
+  linear_spec: ['masked', 'seed', 'draft', 'accepted', 'rejected', 'bonus'],
+};
+const NAMES = { masked: 'mask', rejected: 'rejected or trimmed' };
+
+export class Legend {
+  constructor() {
+    this.marks = el('span', 'ndp-legend-marks');
+    this.element = el('div', 'ndp-legend', {}, this.marks, scale());
+  }
+
+  update(mode) {
+    if (mode === this.mode) return;
+    this.mode = mode;
+    const marks = MARKS[mode] ?? [...new Set(Object.values(MARKS).flat())];
+    this.marks.replaceChildren(
+      ...marks.map((status) =>
+        el('span', 'ndp-legend-mark', {}, el('span', 'ndp-token ndp-mini', { 'data-status': status, 'data-level': 6, 'aria-hidden': 'true' }, el('span', 'ndp-cell-t', { text: status === 'masked' ? '' : 'a' })), NAMES[status] ?? status),
+      ),
+    );
+  }
+}
+
+function scale() {
+  const steps = [0, ...BOUNDS].map((from, level) =>
+    el('span', 'ndp-scale-step', { 'data-level': level, title: `confidence from ${from}` }, el('span', '', { text: level % 2 === 0 ? String(from).replace(/^0\./, '.') : '' })),
+  );
+  return el('span', 'ndp-scale', { role: 'img', 'aria-label': 'Colour shows confidence, from unsure (orange) to sure (blue)' }, el('span', 'ndp-scale-word', { text: 'confidence' }), ...steps, el('span', 'ndp-scale-end', { text: '1' }));
+}

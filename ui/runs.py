@@ -1,0 +1,103 @@
+"""The runs that visitors can come back to: bounded in number, size and age, found by unguessable ids."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from nemodiff_core.errors import NemodiffError
+
+
+@dataclass
+class RunRecord:
+    """One run as the browser was told it: the messages, in order. `owner` None: shown to everybody."""
+
+    id: str
+    owner: str | None
+    lanes: int = 1
+    created: float = 0.0  # seconds of the store's clock
+    stop: threading.Event = field(default_factory=threading.Event)
+    log: list[str] = field(default_factory=list)
+    size: int = 0  # characters held
+    ended: bool = False
+
+    def add(self, message: str) -> None:
+        """Remember one message as it was sent."""
+        self.log.append(message)
+        self.size += len(message)
+
+
+class RunStore:
+    """Keeps the last runs of every visitor in memory; forgets the oldest first. Safe to share among threads."""
+
+    def __init__(
+        self,
+        *,
+        max_runs: int = 200,
+        max_per_owner: int = 8,
+        max_age_s: float = 3600.0,
+        max_characters: int = 256_000_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runs: dict[str, RunRecord] = {}  # oldest first
+        self._lock = threading.Lock()
+        self._max_runs, self._max_per_owner = max_runs, max_per_owner
+        self._max_age_s, self._max_characters = max_age_s, max_characters
+        self._clock = clock
+
+    def create(self, owner: str | None, lanes: int = 1, run_id: str | None = None) -> RunRecord:
+        """A new run. The id carries 144 random bits unless one is given (recorded traces have fixed names)."""
+        record = RunRecord(run_id or secrets.token_urlsafe(18), owner, lanes, self._clock())
+        with self._lock:
+            self._runs[record.id] = record
+            self._prune(owner)
+        return record
+
+    def get(self, run_id: object) -> RunRecord:
+        """The run with this id. Raises NemodiffError: ids come from browsers."""
+        with self._lock:
+            self._prune(None)
+            record = self._runs.get(run_id) if isinstance(run_id, str) else None
+        if record is None:
+            raise NemodiffError("This run is no longer kept here; run the prompt again, or open a saved trace.")
+        return record
+
+    def ahead(self, record: RunRecord) -> int:
+        """Unfinished runs that were begun before this one."""
+        with self._lock:
+            return sum(not r.ended and r is not record and r.created <= record.created for r in self._runs.values())
+
+    def stop(self, owner: str) -> int:
+        """Ask every unfinished run of one visitor to stop; how many were asked."""
+        with self._lock:
+            mine = [r for r in self._runs.values() if r.owner == owner and not r.ended]
+        for record in mine:
+            record.stop.set()
+        return len(mine)
+
+    def forget(self, owner: str) -> None:
+        """A visitor has left: stop and drop everything of theirs."""
+        self.stop(owner)
+        with self._lock:
+            self._runs = {key: r for key, r in self._runs.items() if r.owner != owner}
+
+    def _prune(self, owner: str | None) -> None:
+        kept = [r for r in self._runs.values() if r.owner is not None]  # the recorded ones stay
+        now = self._clock()
+        drop = [r for r in kept if now - r.created > self._max_age_s]
+        rest = [r for r in kept if r not in drop]
+        if owner is not None:
+            mine = [r for r in rest if r.owner == owner]
+            drop += mine[: max(0, len(mine) - self._max_per_owner)]
+            rest = [r for r in rest if r not in drop]
+        held = sum(r.size for r in rest)
+        while rest and (len(rest) > self._max_runs or held > self._max_characters):
+            oldest = rest.pop(0)
+            held -= oldest.size
+            drop.append(oldest)
+        for record in drop:
+            record.stop.set()
+            self._runs.pop(record.id, None)

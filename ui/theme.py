@@ -1,0 +1,79 @@
+"""Colours, fonts and the page's own CSS. No web font: nothing is fetched from another host."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+_SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
+_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace")
+
+
+def theme() -> gr.themes.Base:
+    """A quiet theme: one blue for what can be pressed, greys for the rest."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.blue,
+        secondary_hue=gr.themes.colors.slate,
+        neutral_hue=gr.themes.colors.slate,
+        text_size=gr.themes.sizes.text_md,
+        radius_size=gr.themes.sizes.radius_md,
+        font=_SANS,
+        font_mono=_MONO,
+    ).set(
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_500",
+        button_primary_text_color="white",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+    )
+
+
+# Three areas: what to ask, the stage, and the knobs. On a phone the stage comes before the knobs.
+CSS = """
+.gradio-container { max-width: 1500px !important; margin: 0 auto; padding: 12px 16px !important; }
+.gradio-container .main, .gradio-container .wrap { min-width: 0; }
+.gradio-container .main.fillable { padding: 0 !important; }
+#nd-player .html-container, #nd-title .html-container, #nd-status .html-container, #nd-notice .html-container { padding: 0; }
+#nd-head { align-items: center; gap: 8px 20px; flex-wrap: wrap; }
+#nd-head > * { flex: 0 1 auto; min-width: 0 !important; width: auto; }
+#nd-title h1 { font-size: 1.35rem; line-height: 1.2; margin: 0; letter-spacing: -0.01em; }
+#nd-title p { margin: 2px 0 0; color: var(--body-text-color-subdued); font-size: 0.92rem; }
+#nd-status { margin-left: auto; font-size: 0.86rem; color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
+#nd-status p, #nd-notice p { margin: 0; }
+#nd-status p::before { content: "● "; color: #009e73; }
+#nd-status .nd-loading::before { content: "◌ "; color: #b8860b; }
+#nd-status .nd-failed::before { content: "✕ "; color: #d55e00; }
+#nd-page { display: grid; grid-template: "ask stage" auto "knobs stage" 1fr / minmax(300px, 380px) minmax(0, 1fr);
+  gap: 14px 20px; align-items: start; }
+#nd-page > * { min-width: 0 !important; width: 100%; }
+#nd-ask { grid-area: ask; }
+#nd-knobs { grid-area: knobs; }
+#nd-stage { grid-area: stage; }
+#nd-page .form { border-radius: var(--radius-md); }
+#nd-run-row, #nd-files, #nd-example-row { flex-wrap: wrap; gap: 8px; }
+#nd-run-row > *, #nd-files > * { flex: 1 1 110px; min-width: 0 !important; }
+#nd-example-row { align-items: end; }
+#nd-example-row > * { min-width: 0 !important; }
+#nd-example-row > button { flex: 0 1 auto; }
+#nd-files { justify-content: flex-end; }
+#nd-files > button, #nd-files > div { flex: 0 1 auto; }
+#nd-notice:not(:has(p)) { display: none; }
+#nd-notice p { border-left: 4px solid #d55e00; background: var(--block-background-fill); color: var(--body-text-color);
+  padding: 8px 12px; border-radius: 4px; overflow-wrap: anywhere; }
+#nd-notice p.nd-note { border-left-color: #0072b2; }
+.gradio-container :is(button, input, textarea, select, [tabindex]):focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }
+.dark.gradio-container :is(button, input, textarea, select, [tabindex]):focus-visible,
+.dark .gradio-container :is(button, input, textarea, select, [tabindex]):focus-visible { outline-color: #56b4e9; }
+body.dark .ndp { color-scheme: dark !important; }
+@media (max-width: 900px) {
+  .gradio-container { padding: 8px 10px !important; }
+  #nd-page { grid-template: "ask" auto "stage" auto "knobs" auto / minmax(0, 1fr); gap: 12px; }
+  #nd-status { margin-left: 0; flex-basis: 100%; }
+}
+@media (prefers-reduced-motion: reduce) {
+  .gradio-container * { transition: none !important; animation: none !important; }
+}
+"""
