@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:  # torch is imported only when there is something to describe
+    from nemodiff_core.checkpoint import StoredTensor
 
 
 def run_info(source: str | None, revision: str | None, dtype: str | None) -> None:
@@ -14,9 +20,10 @@ def run_info(source: str | None, revision: str | None, dtype: str | None) -> Non
     from nemodiff_core.model import TriModeModel
     from nemodiff_core.placement import free_memory, parse_dtype
 
-    found = find(source or bundled_path(), revision)
+    # What a model is and whether it fits should be known before its weights are downloaded.
+    found = find(source or bundled_path(), revision, weights=False)
     config = read_config(found.path)
-    stored = survey(found.path)
+    stored = survey(found.path) if any(found.path.glob("*.safetensors")) else {}
     with torch.device("meta"):
         parameters = TriModeModel(config).parameter_count()
     kind = parse_dtype(dtype or config.torch_dtype)
@@ -25,8 +32,7 @@ def run_info(source: str | None, revision: str | None, dtype: str | None) -> Non
     rows = {
         "checkpoint": found.id,
         "revision": found.revision or "(a folder)",
-        "files": f"{_bytes(sum(file.stat().st_size for file in {t.file for t in stored.values()}))} in {len(stored)} tensors",
-        "stored as": ", ".join(sorted({t.dtype for t in stored.values()})),
+        **_storage(stored),
         "parameters": f"{parameters:,}",
         "layers": str(config.num_hidden_layers),
         "hidden, feed-forward": f"{config.hidden_size}, {config.intermediate_size}",
@@ -47,6 +53,14 @@ def run_info(source: str | None, revision: str | None, dtype: str | None) -> Non
     for name, value in rows.items():
         table.add_row(name, value)
     Console(highlight=False).print(table)
+
+
+def _storage(stored: Mapping[str, StoredTensor]) -> dict[str, str]:
+    if not stored:
+        return {"files": "not downloaded"}
+    size = sum(file.stat().st_size for file in {tensor.file for tensor in stored.values()})
+    kinds = ", ".join(sorted({tensor.dtype for tensor in stored.values()}))
+    return {"files": f"{_bytes(size)} in {len(stored)} tensors", "stored as": kinds}
 
 
 def _bytes(size: float) -> str:

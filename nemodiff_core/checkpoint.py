@@ -272,6 +272,7 @@ def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(fresh)
+        fresh.chmod(0o644)  # safetensors writes for its owner alone, but a checkpoint is there to be served
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)

@@ -43,8 +43,15 @@ def bundled_path() -> Path:
     return Path(__file__).parent / "models" / BUNDLED_NAME
 
 
-def find(source: str | os.PathLike[str], revision: str | None = None, progress: Progress | None = None) -> Found:
+def find(
+    source: str | os.PathLike[str],
+    revision: str | None = None,
+    progress: Progress | None = None,
+    weights: bool = True,
+) -> Found:
     """The folder of `source`, downloading only the files that are read. Raises CheckpointError.
+
+    Without `weights` a hub id brings its config alone, which is enough to say what it is.
 
     An existing folder wins over "tiny" and over a hub id. HF_HUB_OFFLINE and the hub's cache are respected.
     """
@@ -70,10 +77,10 @@ def find(source: str | os.PathLike[str], revision: str | None = None, progress: 
             f"there is no folder {text!r}, and it is no hub id either; give a folder, an id such as "
             f"nvidia/Nemotron-Labs-Diffusion-3B, or {BUNDLED_NAME!r} for the bundled model."
         )
-    return _download(text, revision, progress or (lambda what, share: None))
+    return _download(text, revision, progress or (lambda what, share: None), weights)
 
 
-def _download(hub_id: str, revision: str | None, progress: Progress) -> Found:
+def _download(hub_id: str, revision: str | None, progress: Progress, weights: bool) -> Found:
     def fetch(files: list[str], commit: str | None) -> Path:
         return Path(huggingface_hub.snapshot_download(hub_id, revision=commit, allow_patterns=files))
 
@@ -83,8 +90,9 @@ def _download(hub_id: str, revision: str | None, progress: Progress) -> Found:
         folder = fetch([CONFIG], revision)
         read_config(folder)
         commit = folder.name if _COMMIT.fullmatch(folder.name) else revision
-        progress(f"downloading {hub_id}", 0.0)
-        folder = fetch(WANTED_FILES, commit)
+        if weights:
+            progress(f"downloading {hub_id}", 0.0)
+            folder = fetch(WANTED_FILES, commit)
     except GatedRepoError as error:
         raise CheckpointError(
             f"{hub_id} asks for its licence to be accepted; do so on its hub page and run `hf auth login`."

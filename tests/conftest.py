@@ -14,6 +14,9 @@ from nemodiff_core.model import TriModeModel
 from nemodiff_core.tokenizer import Tokenizer
 from nemodiff_core.training.vocabulary import EOS, MASK, train_vocabulary
 
+# Models this small gain nothing from a second thread, and wait for it wherever the machine is busy.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Tokenizer:

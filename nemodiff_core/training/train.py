@@ -50,12 +50,18 @@ class TrainSettings:
     def preset(cls, name: str, **changes) -> TrainSettings:
         """`cpu`: two cores in under two hours. `gpu`: the same model on far more text, in minutes."""
         presets = {
-            "cpu": {},
+            "cpu": {"autocast": _has_bfloat16()},
             "gpu": {"minutes": 20.0, "positions_per_step": 65_536, "lr": 6e-3, "device": "cuda", "autocast": True},
         }
         if name not in presets:
             raise NemodiffError(f"there is no training preset {name!r}; choose cpu or gpu.")
         return cls(**{**presets[name], **{k: v for k, v in changes.items() if v is not None}})
+
+
+def _has_bfloat16() -> bool:
+    # Emulated bfloat16 products were nine times slower than float32 on a processor with AVX2 alone.
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 @dataclass(frozen=True)
