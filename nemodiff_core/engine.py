@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -19,22 +22,59 @@ from nemodiff_core.checkpoint import Checkpoint
 from nemodiff_core.decode import MODES
 from nemodiff_core.errors import NemodiffError, RequestError
 from nemodiff_core.request import DecodeRequest, Limits
-from nemodiff_core.trace import Canvas, Step, TokenText, Trace
+from nemodiff_core.trace import Step, TokenText, Trace, fold
 
 # How often a run that waits for the device looks at its stop flag, in seconds.
 _POLL = 0.05
+_log = logging.getLogger(__name__)
+
+
+class _Turns:
+    """A lock that goes round in the order of asking, and whose waiters may give up."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._tickets: deque[object] = deque()  # the first one has the turn
+
+    def acquire(self, give_up: Callable[[], bool]) -> bool:
+        """Wait for the turn; False when `give_up` said so first."""
+        ticket = object()
+        with self._changed:
+            self._tickets.append(ticket)
+            try:
+                while self._tickets[0] is not ticket:
+                    if give_up():
+                        self._tickets.remove(ticket)
+                        return False
+                    self._changed.wait(_POLL)
+            except BaseException:  # an interrupt while waiting must not leave a ticket that nobody holds
+                self._tickets.remove(ticket)
+                self._changed.notify_all()
+                raise
+        return True
+
+    def release(self) -> None:
+        """Hand the turn to whoever asked next; any thread may do it."""
+        with self._changed:
+            self._tickets.popleft()
+            self._changed.notify_all()
+
+    def locked(self) -> bool:
+        """Whether somebody has the turn."""
+        return bool(self._tickets)
 
 
 class Engine:
-    """Runs requests on one model. Any thread may call `run`; runs take the device one after another.
+    """Runs requests on one model. Any thread may call `run`; runs take the device one after another, in turn.
 
+    A run has the device from its first step until it ends or is closed, also while its reader pauses.
     Nothing is shared between runs but the weights: each has its own cache, random generator and record.
     """
 
     def __init__(self, checkpoint: Checkpoint, limits: Limits | None = None) -> None:
         self.checkpoint = checkpoint
         self.limits = limits or Limits()
-        self._device = threading.Lock()
+        self._device = _Turns()
 
     def run(self, request: DecodeRequest, stop: threading.Event | None = None) -> Run:
         """Check the request and prepare its run; nothing is computed until it is iterated.
@@ -94,51 +134,59 @@ class Run:
         self.created = datetime.now(UTC).isoformat(timespec="seconds")
         self.steps: list[Step] = []
         self.stop_reason = "cancelled"  # until a run comes to its own end, leaving it is what ended it
-        self._canvas = Canvas(len(prompt))
+        self._closed = False
         self._steps = self._run()
 
     def __iter__(self) -> Iterator[Step]:
         return self._steps
 
     def close(self) -> None:
-        """End the run now: its cache and the device are free when this returns."""
-        self._steps.close()
+        """End the run now: its cache and the device are free when this returns.
+
+        Where another thread is inside a step, they are free when that step ends.
+        """
+        self._closed = True
+        try:
+            self._steps.close()
+        except ValueError:  # "generator already executing": that thread meets the flag before the next step
+            pass
 
     def _run(self) -> Iterator[Step]:
         limits, request = self.engine.limits, self.request
         seconds = min(limits.max_seconds, request.deadline_s or limits.max_seconds)
         deadline = time.monotonic() + seconds
-        lock = self.engine._device
-        while not lock.acquire(timeout=_POLL):
-            if self.stop.is_set():
-                return
+
+        def over() -> bool:
+            if self.stop.is_set() or self._closed:
+                return True
             if time.monotonic() > deadline:
                 self.stop_reason = "deadline"
-                return
-        decoder = self._decoder()
+                return True
+            return False
+
+        turns = self.engine._device
+        if not turns.acquire(give_up=over):
+            return
+        decoder = None
         try:
-            while True:
-                if self.stop.is_set():
-                    return
-                if time.monotonic() > deadline:
-                    self.stop_reason = "deadline"
-                    return
+            decoder = self._decoder()
+            while not over():
                 step = next(decoder, None)
                 if step is None:
                     self.stop_reason = self._own_end()
                     return
                 self.steps.append(step)
-                self._canvas.apply(step)
                 yield step
-        except torch.OutOfMemoryError as error:
-            self.stop_reason = "error"
-            raise NemodiffError("the device ran out of memory; lower max_new_tokens or the block length.") from error
-        except Exception:
+        except NemodiffError:
             self.stop_reason = "error"
             raise
+        except Exception as error:
+            self.stop_reason = "error"
+            raise _explained(error) from error
         finally:
-            decoder.close()  # drops the cache
-            lock.release()
+            if decoder is not None:
+                decoder.close()  # drops the cache
+            turns.release()
 
     def _decoder(self) -> Iterator[Step]:
         checkpoint = self.engine.checkpoint
@@ -156,15 +204,15 @@ class Run:
         )
 
     def _own_end(self) -> str:
-        output = self._canvas.output()
+        output = fold(len(self.prompt_ids), self.steps).output()
         ended = self.request.stop_at_eos and output and output[-1] == self.engine.checkpoint.tokenizer.eos_id
         return "eos" if ended else "length"
 
     def trace(self) -> Trace:
-        """The run as recorded so far."""
+        """The run as recorded so far; any thread may ask, also while another one decodes."""
         piece = self.engine.checkpoint.tokenizer.piece
-        steps = list(self.steps)
-        output = self._canvas.output()
+        reason, steps = self.stop_reason, list(self.steps)
+        output = fold(len(self.prompt_ids), steps).output()
         mentioned = {*self.prompt_ids, *output}
         for step in steps:
             mentioned.update(event.token for event in step.events)
@@ -179,9 +227,21 @@ class Run:
             output=TokenText(output, [piece(i) for i in output]),
             vocabulary={str(i): piece(i) for i in sorted(mentioned)},
             steps=steps,
-            stop_reason=self.stop_reason,
+            stop_reason=reason,
             environment=environment(),
         )
+
+
+def _explained(error: Exception) -> NemodiffError:
+    """What went wrong inside a run, as one sentence; what is no known condition is logged whole."""
+    if isinstance(error, torch.OutOfMemoryError):
+        sentence = "the device ran out of memory; lower max_new_tokens or the block length."
+    else:
+        _log.error("a run failed", exc_info=error)
+        first = (str(error).splitlines() or [""])[0][:200]
+        sentence = f"the run failed ({type(error).__name__}: {first}); change a setting or run it again."
+    traceback.clear_frames(error.__traceback__)  # whoever keeps the error must not keep the cache with it
+    return NemodiffError(sentence)
 
 
 @lru_cache(maxsize=1)

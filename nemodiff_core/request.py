@@ -72,8 +72,10 @@ class DecodeRequest(BaseModel):
 
 def parse_request(fields: Mapping[str, Any]) -> DecodeRequest:
     """A request from plain data. Raises RequestError with one sentence about the first thing that is wrong."""
+    if not isinstance(fields, Mapping):
+        raise RequestError("a decoding request must be an object of named settings; send one with at least a prompt.")
     try:
-        return DecodeRequest(**fields)
+        return DecodeRequest.model_validate(dict(fields))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=True)[0]
         message = first["msg"].removeprefix("Value error, ")
@@ -82,6 +84,8 @@ def parse_request(fields: Mapping[str, Any]) -> DecodeRequest:
             raise RequestError("the prompt is empty; write something for the model to answer.") from error
         if not where:
             raise RequestError(f"{message}.") from error
+        if first["type"] == "missing":
+            raise RequestError(f"{where} is missing; give it.") from error
         given = repr(first["input"])
         given = given if len(given) <= 60 else given[:57] + "…"
         if first["type"] == "extra_forbidden":

@@ -30,7 +30,7 @@ STATUS = {
     "remask": "masked",
 }
 EMITTED = frozenset(("seed", "committed", "accepted", "bonus", "pinned"))
-_OPENING = frozenset(("denoise", "draft", "revise"))
+OPENING = frozenset(("denoise", "draft", "revise"))  # phases that open their span for filling
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Canvas:
     def apply(self, step: Step) -> None:
         """Advance by one step."""
         cells, rejected = self.cells, self._rejected
-        if step.phase in _OPENING:
+        if step.phase in OPENING:
             # Refused cells stay visible only until the next forward that fills a block.
             for position in list(rejected):
                 if not step.span[0] <= position < step.span[1]:

@@ -6,15 +6,30 @@ import json
 import math
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from nemodiff_core.errors import TraceError
-from nemodiff_core.trace import KINDS, PHASES, SCHEMA, STOP_REASONS, Candidates, Canvas, Step, TokenEvent, TokenText, Trace
+from nemodiff_core.request import Mode
+from nemodiff_core.trace import (
+    KINDS,
+    OPENING,
+    PHASES,
+    SCHEMA,
+    STOP_REASONS,
+    Candidates,
+    Step,
+    TokenEvent,
+    TokenText,
+    Trace,
+    fold,
+)
 
 MAX_FILE_BYTES = 32 * 2**20
 MAX_TEXT_BYTES = 128 * 2**20
 MAX_STEPS = 65_536
-MAX_EVENTS = 2_000_000
+MAX_EVENTS = 2_000_000  # candidates count as events
+MAX_OPENED = 4_194_304  # positions that all steps together may open for filling: the work of a fold
+MAX_DEPTH = 16  # of the free-form parts
 MAX_POSITION = 1 << 20
 MAX_PIECE = 400
 MAX_BLOCK = 64
@@ -70,10 +85,7 @@ def from_data(data: Any) -> Trace:
         raise TraceError(f"the file has schema {_quote(data['schema'])}, but this version reads {SCHEMA}; convert it.")
     reader = _Reader(data)
     trace = reader.trace()
-    canvas = Canvas(len(trace.prompt.ids))
-    for step in trace.steps:
-        canvas.apply(step)
-    if canvas.output() != trace.output.ids:
+    if fold(len(trace.prompt.ids), trace.steps).output() != trace.output.ids:
         raise TraceError("the trace's steps do not add up to its output, so it is damaged; save it again.")
     return trace
 
@@ -85,6 +97,7 @@ class _Reader:
         self.data = data
         self.mentioned: set[int] = set()
         self.events = 0
+        self.opened = 0
 
     def trace(self) -> Trace:
         data = self.data
@@ -105,11 +118,14 @@ class _Reader:
         parent = data.get("parent")
         if parent is not None and not isinstance(parent, dict):
             raise TraceError("parent must be null or an object naming a trace and a step.")
+        for name in ("model", "request", "parent", "environment", "id", "created"):
+            _writable(data.get(name), name)
         model = _typed(data, "model", dict, "trace")
         for key in ("id", "dtype", "device"):
             _typed(model, key, str, "model")
         request = _typed(data, "request", dict, "trace")
-        _typed(request, "mode", str, "request")
+        if request.get("mode") not in get_args(Mode):
+            raise TraceError(f"request.mode is {_quote(request.get('mode'))}; it must be one of {', '.join(get_args(Mode))}.")
         return Trace(
             id=_typed(data, "id", str, "trace")[:200],
             created=_typed(data, "created", str, "trace")[:100],
@@ -130,12 +146,14 @@ class _Reader:
         pieces = _typed(part, "pieces", list, name)
         if len(pieces) != len(ids) or not all(isinstance(p, str) and len(p) <= MAX_PIECE for p in pieces):
             raise TraceError(f"{name}.pieces must be one short text for each of {name}.ids.")
+        _writable("".join(pieces), f"{name}.pieces")
         return TokenText(ids, pieces)
 
     def _vocabulary(self, more: set[int]) -> dict[str, str]:
         table = _typed(self.data, "vocabulary", dict, "trace")
         if not all(isinstance(v, str) and len(v) <= MAX_PIECE for v in table.values()):
             raise TraceError("vocabulary must give a short text for each token id.")
+        _writable("".join(table.values()), "vocabulary")
         for token in self.mentioned | more:
             if str(token) not in table:
                 raise TraceError(f"vocabulary has no text for token {token}, so the trace is damaged.")
@@ -155,12 +173,18 @@ class _Reader:
         start, end = (_whole(x, f"{where}.span", MAX_POSITION) for x in span)
         if start >= end or end - start > MAX_POSITION or (raw["phase"] != "prefill" and end - start > 4096):
             raise TraceError(f"{where}.span [{start}, {end}) is empty or absurd.")
-        if raw["phase"] in ("denoise", "draft", "revise") and start < prompt_length:
-            raise TraceError(f"{where}.span [{start}, {end}) reaches into the prompt.")
+        if raw["phase"] in OPENING:
+            if start < prompt_length:
+                raise TraceError(f"{where}.span [{start}, {end}) reaches into the prompt.")
+            self.opened += end - start
+            if self.opened > MAX_OPENED:
+                raise TraceError(f"the spans up to {where} cover more than {MAX_OPENED} cells; no decoder writes that much.")
         events = _typed(raw, "events", list, where)
         cells = raw.get("candidates", [])
-        self.events += len(events)
-        if self.events > MAX_EVENTS or not isinstance(cells, list) or len(cells) > 4096:
+        if not isinstance(cells, list):
+            raise TraceError(f"{where}.candidates is wrong; it must be a list.")
+        self.events += len(events) + len(cells)
+        if self.events > MAX_EVENTS:
             raise TraceError(f"{where} holds too many events or candidates; the trace is too large to open.")
         # An event may lie one behind the span: the token that a causal pass predicts for what comes next.
         # A commit pass also drops cells of its block that it did not write.
@@ -227,6 +251,26 @@ def _position(raw: dict[str, Any], where: str, low: int, high: int) -> int:
     if not low <= position < high:
         raise TraceError(f"{where}.position {position} lies outside its step ([{low}, {high})).")
     return position
+
+
+def _writable(value: Any, where: str, depth: int = 0) -> None:
+    """Refuse what JSON can read but nobody can write again: infinities (1e999), half a surrogate pair, deep nests."""
+    if depth > MAX_DEPTH:
+        raise TraceError(f"{where} is nested more than {MAX_DEPTH} levels deep, so the trace is damaged.")
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise TraceError(f"{where} holds text that is not Unicode, so the trace is damaged.") from error
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise TraceError(f"{where} holds a number that is not finite, so the trace is damaged.")
+    elif isinstance(value, list):
+        for part in value:
+            _writable(part, where, depth + 1)
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            _writable(key, where, depth + 1)
+            _writable(part, where, depth + 1)
 
 
 def _quote(value: Any) -> str:

@@ -13,26 +13,41 @@ Clock = Callable[[], int]  # nanoseconds since the run began
 
 
 class Block:
-    """B positions on the host and their one preallocated tensor [1, B] on the device."""
+    """B positions on the host and their preallocated copy on the device.
+
+    One transfer brings the cells and the offsets to look at, the masked ones first. The host side is pinned,
+    so that the transfer waits for nothing; it is written again only after `read` has waited for the forward
+    that used it.
+    """
 
     def __init__(self, length: int, mask_id: int, device: torch.device) -> None:
         self.mask_id = mask_id
         self.cells: list[int] = [mask_id] * length
-        self.tensor = torch.full((1, length), mask_id, dtype=torch.long, device=device)
+        self.masked: list[int] = []  # offsets that still wait for a token
+        self.offsets: list[int] = []  # every offset, the masked ones first
+        self._host = torch.zeros((2, length), dtype=torch.long, pin_memory=device.type == "cuda")
+        self._written = self._host.numpy()
+        self._device = self._host if device.type == "cpu" else torch.zeros_like(self._host, device=device)
+        self.tensor = self._device[:1]  # [1, B]
 
     def begin(self, seed: int) -> None:
         """All masks but the seed, which the causal pass already decided (facts §4.2 step 3)."""
         self.cells[:] = [self.mask_id] * len(self.cells)
-        self.cells[0] = seed
-        self.upload()
+        self.fill([0], [seed])
 
-    def upload(self) -> None:
-        """Copy the cells to the device: one small transfer that waits for nothing."""
-        self.tensor.copy_(torch.tensor([self.cells]))
+    def fill(self, offsets: Sequence[int], tokens: Sequence[int]) -> None:
+        """Give these cells their tokens, here and on the device."""
+        for offset, token in zip(offsets, tokens, strict=True):
+            self.cells[offset] = token
+        self.masked = [i for i, token in enumerate(self.cells) if token == self.mask_id]
+        self.offsets = self.masked + [i for i, token in enumerate(self.cells) if token != self.mask_id]
+        self._written[0], self._written[1] = self.cells, self.offsets
+        if self._device is not self._host:
+            self._device.copy_(self._host, non_blocking=True)
 
-    def masked(self) -> list[int]:
-        """Offsets that still wait for a token."""
-        return [i for i, token in enumerate(self.cells) if token == self.mask_id]
+    def rows(self, count: int) -> torch.Tensor:
+        """The first `count` of `offsets` as an index on the device, for the model's `rows`."""
+        return self._device[1, :count]
 
 
 class Recorder:

@@ -48,20 +48,18 @@ def decode(
     while not (seed.token == eos_id and request.stop_at_eos):
         block.begin(seed.token)
         policy = policy_for(request, size - 1)
-        masked, step, kept = block.masked(), 0, _kept(block, eos_id, request, end - start)
+        step, kept = 0, _kept(block, eos_id, request, end - start)
         while mask_id in block.cells[:kept]:
-            # With candidates, every cell of the block is looked at again; without, only those still open.
-            rows = range(size) if request.candidates else masked
-            chosen_rows = None if request.candidates else torch.tensor(masked, device=model.device)
-            logits = model(block.tensor, pattern="bidirectional", cache=cache, rows=chosen_rows)
-            looks = dict(zip(rows, read(sampler.choose(logits[0]))))
-            commits = [masked[i] for i in policy.choose([looks[i].confidence for i in masked], step)]
-            for i in commits:
-                block.cells[i] = looks[i].token
-            block.upload()
-            events = [event("commit", start + i, looks[i]) for i in commits]
-            yield record.step("denoise", start, start + size, number, events, ((start + i, k) for i, k in looks.items()))
-            masked, step, kept = block.masked(), step + 1, _kept(block, eos_id, request, end - start)
+            # With candidates, every cell of the block is looked at again; without, only those still masked.
+            offsets = block.offsets if request.candidates else block.masked
+            logits = model(block.tensor, pattern="bidirectional", cache=cache, rows=block.rows(len(offsets)))
+            looks = read(sampler.choose(logits[0], drawn=len(block.masked)))
+            chosen = policy.choose([look.confidence for look in looks[: len(block.masked)]], step)
+            events = [event("commit", start + offsets[i], looks[i]) for i in chosen]
+            seen = sorted((start + i, look) for i, look in zip(offsets, looks)) if request.candidates else ()
+            block.fill([offsets[i] for i in chosen], [looks[i].token for i in chosen])
+            yield record.step("denoise", start, start + size, number, events, seen)
+            step, kept = step + 1, _kept(block, eos_id, request, end - start)
 
         # Only what stays enters the cache: the next block's context is exactly the text (facts §3.3).
         logits = model(block.tensor[:, :kept], pattern="causal", cache=cache, write=True, rows=LAST)

@@ -50,18 +50,13 @@ def decode(
     cycle = 0
     while start + 1 < end and not (pending.token == eos_id and request.stop_at_eos):
         block.begin(pending.token)
-        masked = block.masked()
-        while masked:
-            rows = torch.tensor(masked, device=model.device)
-            logits = model(block.tensor, pattern="bidirectional", cache=cache, rows=rows)
-            looks = dict(zip(masked, read(drafter.choose(logits[0]))))
-            drafted = [masked[i] for i in policy.choose([looks[i].confidence for i in masked], 0)]
-            for i in drafted:
-                block.cells[i] = looks[i].token
-            block.upload()
-            events = [event("draft", start + i, looks[i]) for i in drafted]
-            yield record.step("draft", start, start + size, cycle, events, ((start + i, k) for i, k in looks.items()))
-            masked = block.masked()
+        while masked := block.masked:
+            logits = model(block.tensor, pattern="bidirectional", cache=cache, rows=block.rows(len(masked)))
+            looks = read(drafter.choose(logits[0]))
+            drafted = policy.choose([look.confidence for look in looks], 0)
+            events = [event("draft", start + masked[i], looks[i]) for i in drafted]
+            block.fill([masked[i] for i in drafted], [looks[i].token for i in drafted])
+            yield record.step("draft", start, start + size, cycle, events, ((start + i, k) for i, k in zip(masked, looks)))
 
         logits = model(block.tensor, pattern="causal", cache=cache, write=True)
         # picks[i] is the causal choice for the position behind block cell i.

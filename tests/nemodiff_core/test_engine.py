@@ -8,6 +8,7 @@ import time
 import weakref
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from nemodiff_core import metrics
@@ -108,6 +109,75 @@ def test_a_waiting_run_can_be_stopped(tiny_engine: Engine) -> None:
     holder.close()
 
 
+def test_turns_come_in_the_order_of_asking(tiny_engine: Engine) -> None:
+    holder = tiny_engine.run(request("ar"))
+    next(iter(holder))  # holds the device
+    order: list[int] = []
+
+    def work(n: int) -> None:
+        for step in tiny_engine.run(request("ar", max_new_tokens=3)):
+            if step.index == 0:
+                order.append(n)
+
+    threads = []
+    for n in range(6):
+        threads.append(threading.Thread(target=work, args=(n,)))
+        threads[-1].start()
+        while len(tiny_engine._device._tickets) < n + 2:  # the holder and everybody so far
+            time.sleep(0.001)
+    holder.close()
+    for thread in threads:
+        thread.join(60)
+    assert order == list(range(6))
+    assert not tiny_engine._device.locked()
+
+
+def test_the_deadline_also_ends_the_wait(tiny_engine: Engine) -> None:
+    holder = tiny_engine.run(request("ar"))
+    next(iter(holder))
+    waiting = tiny_engine.run(request("ar", deadline_s=0.05))
+    assert list(waiting) == []
+    trace = waiting.trace()
+    assert trace.stop_reason == "deadline" and trace.output.ids == []
+    assert Trace.from_json(trace.to_json()).steps == []
+    holder.close()
+    assert len(list(tiny_engine.run(request("ar")))) == 30
+
+
+def test_a_run_can_be_closed_from_another_thread(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    plain = TriModeModel.forward
+
+    def slow(*args, **fields):
+        inside.set()
+        assert go_on.wait(30)
+        return plain(*args, **fields)
+
+    monkeypatch.setattr(TriModeModel, "forward", slow)
+    run = tiny_engine.run(request("ar"))
+    worker = threading.Thread(target=lambda: list(run))
+    worker.start()
+    assert inside.wait(30)
+    run.close()  # the worker is inside its first forward
+    go_on.set()
+    worker.join(60)
+    assert len(run.steps) == 1 and run.trace().stop_reason == "cancelled"
+    assert not tiny_engine._device.locked()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_trace_taken_while_another_thread_decodes_is_sound(tiny_engine: Engine, mode: str) -> None:
+    run = tiny_engine.run(request(mode, max_new_tokens=60))
+    worker = threading.Thread(target=lambda: list(run))
+    worker.start()
+    seen = 0
+    while worker.is_alive():
+        assert Trace.from_json(run.trace().to_json()).id == run.id  # reading checks fold(steps) == output
+        seen += 1
+    worker.join()
+    assert seen and len(run.trace().output.ids) == 60
+
+
 def test_deadline(tiny_engine: Engine) -> None:
     run = tiny_engine.run(request("ar", max_new_tokens=500, deadline_s=0.05))
     for _ in run:
@@ -121,10 +191,37 @@ def test_a_failing_run_releases_the_device(tiny_engine: Engine, monkeypatch: pyt
     steps = iter(run)
     next(steps)
     monkeypatch.setattr(TriModeModel, "forward", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("boom")))
-    with pytest.raises(RuntimeError, match="boom"):
+    with pytest.raises(NemodiffError, match="RuntimeError: boom") as caught:
         next(steps)
+    assert isinstance(caught.value.__cause__, RuntimeError) and "\n" not in str(caught.value)
     assert run.trace().stop_reason == "error" and len(run.trace().steps) == 1
     monkeypatch.undo()
+    assert len(list(tiny_engine.run(request("ar")))) == 30
+
+
+def test_a_kept_error_does_not_keep_the_cache(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    caches: list[weakref.ref[KVCache]] = []
+    plain = TriModeModel.new_cache
+    monkeypatch.setattr(
+        TriModeModel, "new_cache", lambda self, *a, **k: (c := plain(self, *a, **k), caches.append(weakref.ref(c)))[0]
+    )
+    steps = iter(tiny_engine.run(request("diffusion")))
+    next(steps)
+    monkeypatch.setattr(TriModeModel, "forward", lambda *a, **k: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+    with pytest.raises(NemodiffError, match="memory") as kept:
+        next(steps)
+    gc.collect()
+    assert isinstance(kept.value.__cause__, torch.OutOfMemoryError)
+    assert caches[0]() is None
+
+
+def test_a_run_that_cannot_even_begin_gives_its_turn_back(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "Generator", lambda **k: (_ for _ in ()).throw(RuntimeError("no such device")))
+        run = tiny_engine.run(request("ar"))
+        with pytest.raises(NemodiffError, match="no such device"):
+            list(run)
+    assert run.trace().stop_reason == "error"
     assert len(list(tiny_engine.run(request("ar")))) == 30
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,13 @@ def test_a_bonus_remembers_the_draft_it_replaced() -> None:
     assert canvas.cells[2].token == 9
 
 
+def nest(depth: int) -> list:
+    inner: list = []
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
 # Each damage and a word of the sentence that must name it.
 DAMAGES = [
     (lambda d: d.update(schema="nemodiff.trace/2"), "schema"),
@@ -116,6 +124,14 @@ DAMAGES = [
     (lambda d: d.update(model=[]), "model"),
     (lambda d: d["model"].pop("id"), "id"),
     (lambda d: d.update(vocabulary={"1": 2}), "vocabulary"),
+    (lambda d: d["request"].update(mode="magic"), "request.mode"),
+    (lambda d: d["request"].update(mode=["ar"]), "request.mode"),
+    (lambda d: d.update(id="\ud800"), "id"),
+    (lambda d: d["prompt"]["pieces"].__setitem__(0, "\udfff"), "prompt.pieces"),
+    (lambda d: d["vocabulary"].update({"1": "\ud83d"}), "vocabulary"),
+    (lambda d: d["environment"].update({"\ud800": 1}), "environment"),
+    (lambda d: d["environment"].update(deep=nest(60)), "environment"),
+    (lambda d: d["steps"][1].update(candidates=None), "candidates"),
 ]
 
 
@@ -126,6 +142,60 @@ def test_damage_is_refused_in_one_sentence(trace: Trace, damage, word: str) -> N
     with pytest.raises(TraceError, match=word) as caught:
         Trace.from_json(json.dumps(data))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
+
+
+def test_numbers_beyond_any_float_are_refused(trace: Trace) -> None:
+    data = trace.to_dict()
+    for part in ("environment", "model", "request"):
+        text = json.dumps({**data, part: {**data[part], "x": "@"}}).replace('"@"', "1e999")
+        with pytest.raises(TraceError, match=part):
+            Trace.from_json(text)
+
+
+def test_keys_beyond_the_schema_are_dropped(trace: Trace) -> None:
+    data = {**trace.to_dict(), "extra": 1}
+    data["steps"][0]["extra"] = data["steps"][1]["events"][0]["extra"] = {"x": 1}
+    assert Trace.from_json(json.dumps(data)).to_json() == trace.to_json()
+
+
+def test_steps_that_open_more_cells_than_any_decoder_are_refused_quickly(trace: Trace) -> None:
+    data, start = trace.to_dict(), len(trace.prompt.ids)
+    step = {"phase": "denoise", "span": [start, start + 4096], "block": 0, "elapsed_ns": 0, "events": []}
+    data["steps"] = [{"index": n, **step} for n in range(20_000)]
+    began = time.process_time()
+    with pytest.raises(TraceError, match="cells"):
+        Trace.from_json(json.dumps(data))
+    assert time.process_time() - began < 5
+
+
+def test_a_trace_of_four_thousand_tokens_loads_well_under_a_second(trace: Trace) -> None:
+    prompt, count = len(trace.prompt.ids), 4096
+    data = trace.to_dict()
+    data["request"]["mode"] = "ar"
+    data["vocabulary"]["65"] = "A"
+    data["output"] = {"ids": [65] * count, "pieces": ["A"] * count}
+    event = {"token": 65, "kind": "commit", "confidence": 0.98765, "entropy": 0.12345}
+    data["steps"] = [
+        {
+            "index": n,
+            "phase": "ar" if n else "prefill",
+            "span": [prompt + n - 1 if n else 0, prompt + n],
+            "block": 0,
+            "elapsed_ns": n,
+            "events": [{"position": prompt + n, **event}],
+            "candidates": [],
+        }
+        for n in range(count)
+    ]
+    text = json.dumps(data)
+    began = time.process_time()
+    assert len(Trace.from_json(text).output.ids) == count
+    assert time.process_time() - began < 1
+
+
+def test_confidence_is_written_with_five_decimals() -> None:
+    written = TokenEvent(3, 7, "commit", 0.123456789, 1.987654321).to_dict()
+    assert (written["confidence"], written["entropy"]) == (0.12346, 1.98765)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"schema": NaN}', "[" * 100_000, b"\xff\xfe\x00", b"\x00" * 50])

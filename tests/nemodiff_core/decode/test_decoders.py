@@ -7,9 +7,10 @@ from collections import Counter
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nemodiff_core.cache import KVCache
-from nemodiff_core.decode import MODES
+from nemodiff_core.decode import MODES, ar, diffusion, linear_spec
 from nemodiff_core.metrics import nfe
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.request import DecodeRequest
@@ -174,6 +175,64 @@ def test_budgets_of_diffusion(model, prompt, block) -> None:
     assert denoise_steps(threshold=1.0) == [block - 1, block - 1]
     for n in (1, 2, 5):
         assert denoise_steps(steps=n) == [min(n, block - 1)] * 2
+
+
+@given(model=models, prompt=prompts, fields=knobs(), more=st.integers(1, 16))
+@quick
+def test_recording_candidates_changes_nothing_else(model, prompt, fields, more) -> None:
+    bare = decode(model, prompt, **fields | {"candidates": 0})
+    full = decode(model, prompt, **fields | {"candidates": more})
+    assert output(prompt, full) == output(prompt, bare)
+    assert [[(e.position, e.token, e.kind) for e in s.events] for s in full] == [
+        [(e.position, e.token, e.kind) for e in s.events] for s in bare
+    ]
+    assert not any(s.candidates for s in bare)
+    for step in full:
+        looked_at = {
+            "prefill": {step.span[1]},
+            "ar": {step.span[1]},
+            "denoise": set(range(*step.span)),
+            "draft": {e.position for e in step.events},  # at least the cells drafted now
+            "verify": {position + 1 for position in range(*step.span)},
+            "commit": {e.position for e in step.events if e.kind == "seed"},
+        }[step.phase]
+        assert looked_at <= {cell.position for cell in step.candidates}
+
+
+class HostReads(TorchDispatchMode):
+    """Counts the operations that bring a tensor's value to Python, or a size that depends on one."""
+
+    waiting = {
+        "aten::_local_scalar_dense",
+        "aten::item",
+        "aten::nonzero",
+        "aten::masked_select",
+        "aten::equal",
+        "aten::multinomial",  # checks its input on the host, twice
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.name() in self.waiting or func.name().startswith("aten::unique")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mode", sorted(MODES))
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_step_waits_for_the_device_once(mode: str, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    for module in (ar, diffusion, linear_spec):
+        plain = module.read
+        monkeypatch.setattr(module, "read", lambda packed, plain=plain: reads.append(1) or plain(packed))
+    with HostReads() as host:
+        steps = decode(MODELS[0], [5, 6, 7], mode=mode, temperature=temperature, top_p=0.9, candidates=4, max_new_tokens=20,
+                       block_length=6, stop_at_eos=False)  # fmt: skip
+    # The last commit pass predicts nothing that anybody reads.
+    assert len(reads) == len(steps) - (mode == "diffusion")
+    assert host.count == 0
 
 
 def test_nfe_is_counted_as_the_reference_counts_it(tiny_engine) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from nemodiff_core.decode.commit import EvenSchedule, Threshold
 from nemodiff_core.decode.sampling import Sampler, read
+from nemodiff_core.errors import NemodiffError
 
 MASK = 2
 
@@ -50,6 +51,42 @@ def test_top_p_never_leaves_the_nucleus() -> None:
     assert {seen.token for seen in read(sampler.choose(logits))} == {0, 1}
     narrow = Sampler(MASK, 1.0, 1e-6, generator=torch.Generator().manual_seed(1))
     assert {seen.token for seen in read(narrow.choose(logits))} == {0}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_logits_that_are_no_numbers_are_reported(temperature: float, bad: float) -> None:
+    with pytest.raises(NemodiffError, match="not numbers"):
+        look([0.0, bad, 0.0, 1.0], temperature=temperature)
+
+
+def test_impossible_tokens_do_not_spoil_the_entropy() -> None:
+    seen = look([0.0, -math.inf, -math.inf, 0.0])
+    assert seen.entropy == pytest.approx(math.log(2), abs=1e-6) and seen.confidence == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-8, 1e-42, 1e-300])
+def test_the_coldest_temperatures_are_greedy(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    assert {look([0.0, 1.0, 9.0, 1.5], temperature=temperature, generator=generator).token for _ in range(20)} == {3}
+
+
+@pytest.mark.parametrize("tempered", [False, True])
+def test_rows_that_are_only_looked_at_use_no_randomness(tempered: bool) -> None:
+    logits = torch.randn(6, 50, generator=torch.Generator().manual_seed(3))
+
+    def two_steps(rows: int) -> list:
+        sampler = Sampler(MASK, 1.0, 0.9, tempered=tempered, generator=torch.Generator().manual_seed(4))
+        return [seen for _ in range(2) for seen in read(sampler.choose(logits[:rows], drawn=3))[:3]]
+
+    assert two_steps(6) == two_steps(3)
+
+
+def test_tokens_of_probability_zero_are_never_drawn() -> None:
+    logits = torch.full((20_000, 40), -math.inf)
+    logits[:, [7, 21]] = 0.0
+    sampler = Sampler(MASK, 1.0, generator=torch.Generator().manual_seed(5))
+    assert {seen.token for seen in read(sampler.choose(logits))} == {7, 21}
 
 
 def test_sampled_frequencies_follow_the_tempered_softmax() -> None:
