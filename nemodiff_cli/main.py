@@ -162,7 +162,7 @@ def info(
 @app.command(hidden=True)
 def record(
     model: Model = None,
-    prompt: Annotated[Optional[str], Option(help="What to ask; default: the first example.")] = None,
+    prompt: Annotated[Optional[str], Option(help="What to ask; default: the opening prompt.")] = None,
 ) -> None:
     """Decode the runs again that the page opens on (ui/recorded)."""
     from ui.opening import record as record_opening

@@ -11,13 +11,14 @@ from nemodiff_core.trace import Trace
 
 from ui import files, race, refine
 from ui.controls import RACE, REFINE
-from ui.examples import examples
 from ui.loader import warm_up
 from ui.messages import write_traces
 from ui.runs import RunRecord, RunStore
 
 FOLDER = Path(__file__).parent / "recorded"
 NAMES = {REFINE: "refine", RACE: "race"}
+# Short enough to watch to its end, long enough for three blocks; the test split keeps it out of training.
+PROMPT = "Turn this into JSON: Anna orders 35 pieces of the drum in green for 93 dollars."
 _KNOBS = {
     "mode": "diffusion", "block_length": 16, "rule": "threshold", "threshold": 0.9, "draft": "one", "temperature": 0.0,
     "max_new_tokens": 128, "stop_at_eos": True, "candidates": 5,
@@ -38,13 +39,13 @@ def load(store: RunStore) -> dict[str, RunRecord]:
 def prompt(records: dict[str, RunRecord]) -> str:
     """The prompt of the recorded run, so that Run repeats what the page has just shown."""
     if REFINE not in records:
-        return examples()[0][1][0]
+        return PROMPT
     return json.loads(records[REFINE].log[0])["head"]["request"]["prompt"]
 
 
 def record(engine: Any, prompt_text: str | None = None, folder: Path = FOLDER) -> Iterator[Path]:
     """Decode the opening prompt again, in one mode and as a race, and write both files."""
-    values = {**_KNOBS, "prompt": prompt_text or examples()[0][1][0]}
+    values = {**_KNOBS, "prompt": prompt_text or PROMPT}
     folder.mkdir(parents=True, exist_ok=True)
     warm_up(engine)
     for view, requests in ((REFINE, refine.requests(values)), (RACE, race.requests(values))):
