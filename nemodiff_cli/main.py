@@ -174,8 +174,11 @@ def record(
 def _engine(model: str | None, revision: str | None, dtype: str | None, device: str | None):  # -> Engine
     from nemodiff_core.checkpoint import bundled_path, load
     from nemodiff_core.engine import Engine
+    from nemodiff_core.placement import set_threads
 
-    return Engine(load(model or bundled_path(), dtype=dtype, device=device, revision=revision))
+    checkpoint = load(model or bundled_path(), dtype=dtype, device=device, revision=revision)
+    set_threads(checkpoint.model.parameter_count())
+    return Engine(checkpoint)
 
 
 def run() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -135,3 +136,14 @@ def _accelerate_name(home: Home) -> int | str:
         return home
     device = torch.device(home)
     return device.index if device.type == "cuda" else device.type
+
+
+# Below this a matrix product is over before a second thread has woken up; and on a busy machine spinning
+# threads that wait for each other cost a small model many times its own work.
+SINGLE_THREAD_PARAMETERS = 50_000_000
+
+
+def set_threads(parameters: int) -> None:
+    """Choose the process's thread count for a model of this size on the CPU; OMP_NUM_THREADS has the last word."""
+    if parameters < SINGLE_THREAD_PARAMETERS and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)

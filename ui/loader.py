@@ -61,6 +61,7 @@ class Loader:
             # torch and the model code take seconds to import: that belongs to loading, not to opening the page.
             from nemodiff_core.checkpoint import bundled_path, load
             from nemodiff_core.engine import Engine
+            from nemodiff_core.placement import set_threads
 
             choice = self.choice
             source = choice.source or bundled_path()

@@ -470,3 +470,21 @@ def test_layers_left_in_their_file_decode_like_the_rest(folder, model, monkeypat
             assert torch.equal(got, expected)
     with pytest.raises(CheckpointError, match="partly on disk"):
         save(spread, small_tokenizer(), folder.parent / "copy")
+
+
+def test_small_models_use_one_thread_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nemodiff_core.placement import set_threads
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        set_threads(5_000_000)
+        assert torch.get_num_threads() == 2
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        set_threads(3_000_000_000)
+        assert torch.get_num_threads() == 2
+        set_threads(5_000_000)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
