@@ -119,13 +119,14 @@ def train(
     preset: Annotated[str, Option(help="cpu or gpu.")] = "cpu",
     resume: Annotated[bool, Option("--resume", help="Continue an interrupted run in the same folder.")] = False,
     start: Annotated[Optional[str], Option("--from", help="Checkpoint whose weights the run begins with.")] = None,
+    new_vocabulary: Annotated[bool, Option("--new-vocabulary", help="With --from: learn the tokenizer anew.")] = False,
     seed: Annotated[Optional[int], Option(help="Seed of data, noise and weights.")] = None,
     threads: Annotated[Optional[int], Option(help="Processor threads; default: all cores.")] = None,
 ) -> None:
     """Train the bundled model, from nothing or from another checkpoint of the family."""
     from nemodiff_cli.train import run_train
 
-    run_train(out, preset=preset, minutes=minutes, resume=resume, start=start, seed=seed, threads=threads)
+    run_train(out, preset=preset, minutes=minutes, resume=resume, start=start, new_vocabulary=new_vocabulary, seed=seed, threads=threads)
 
 
 @app.command(name="eval")

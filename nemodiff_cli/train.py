@@ -15,6 +15,7 @@ def run_train(
     minutes: float | None,
     resume: bool,
     start: str | None,
+    new_vocabulary: bool,
     seed: int | None,
     threads: int | None,
 ) -> None:
@@ -44,5 +45,5 @@ def run_train(
                 task, completed=now.elapsed, step=now.step, tokens=now.tokens / 1e6, ar=now.ar_loss, masked=now.masked_loss
             )
 
-        train(settings, out, resume=resume, start=start, listen=listen)
+        train(settings, out, resume=resume, start=start, new_vocabulary=new_vocabulary, listen=listen)
     console.print(f"Saved to {out}. Try: nemodiff serve --model {out}", highlight=False)

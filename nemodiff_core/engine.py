@@ -216,6 +216,7 @@ class Run:
         mentioned = {*self.prompt_ids, *output}
         for step in steps:
             mentioned.update(event.token for event in step.events)
+            mentioned.update(score.token for score in step.scores)
             for cell in step.candidates:
                 mentioned.update(cell.ids)
         return Trace(

@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nemodiff_core.errors import RequestError
 
-Mode = Literal["ar", "diffusion", "linear_spec"]
+Mode = Literal["ar", "diffusion", "linear_spec", "quadratic_spec", "refine", "infill"]
+Policy = Literal["threshold", "schedule", "entropy_budget", "margin", "leftmost", "sampler"]
+
+_SPEC = ("linear_spec", "quadratic_spec")
+_FILLING = ("diffusion", "refine", "infill")  # modes that fill blocks of masks by a commit policy
+# The modes in which a knob does something; elsewhere it must stay at its default.
+_KNOBS: dict[str, tuple[str, ...]] = {
+    "threshold": (*_FILLING, "linear_spec"),
+    "steps": _FILLING,
+    "policy": _FILLING,
+    "entropy_bound": _FILLING,
+    "margin_bound": _FILLING,
+    "max_forwards_per_block": _FILLING,
+    "max_forwards": ("diffusion",),
+    "revise_rounds": ("diffusion", "refine"),
+    "revise_bound": ("diffusion", "refine"),
+    "revise_rank": ("diffusion", "refine"),
+    "remask_bound": _FILLING,
+    "pins": ("diffusion", "refine"),
+    "draft": ("refine",),
+    "template": ("infill",),
+    "verification": ("linear_spec",),
+    "adaptive_block": ("linear_spec",),
+    "adapter": ("linear_spec",),
+}
+# Which bound belongs to which policy.
+_BOUNDS = {"threshold": "threshold", "steps": "schedule", "entropy_bound": "entropy_budget", "margin_bound": "margin"}
 
 
 class Limits(BaseModel):
@@ -44,14 +70,50 @@ class DecodeRequest(BaseModel):
     candidates: int = Field(0, ge=0, le=16)  # alternatives recorded for every cell looked at
     deadline_s: float | None = Field(None, gt=0)
 
+    # How a block is filled (decode/commit.py). None: `schedule` where steps are given, else `threshold`.
+    policy: Policy | None = None
+    entropy_bound: float | None = Field(None, ge=0, le=100)  # nats that the cells of one step may have together
+    margin_bound: float | None = Field(None, ge=0, le=1)  # lead of the first candidate over the second
+    max_forwards_per_block: int | None = Field(None, ge=1, le=256)  # denoising forwards, revisions included
+    max_forwards: int | None = Field(None, ge=2, le=65_536)  # NFE of the whole answer
+    # What is looked at again (decode/refine.py).
+    revise_rounds: int = Field(0, ge=0, le=64)
+    revise_bound: float = Field(0.1, ge=0, le=1)  # causal probability below which a token is doubted
+    revise_rank: int | None = Field(None, ge=1)  # or: ranked k-th or worse by the causal pass, 0 being its choice
+    remask_bound: float | None = Field(None, ge=0, le=1)  # probability, given all other cells, below which a cell reopens
+    # What is given (decode/infill.py): offsets behind the prompt and the tokens that stay there.
+    pins: tuple[tuple[Annotated[int, Field(ge=0, le=4096)], Annotated[int, Field(ge=0, lt=2**31)]], ...] = ()
+    draft: str | None = Field(None, min_length=1)  # refine: the text to revise
+    template: str | None = Field(None, min_length=1)  # infill: text with gaps
+    # Speculation (decode/linear_spec.py).
+    verification: Literal["match", "ratio"] = "match"  # how sampled drafts are judged; greedy: the same
+    adaptive_block: bool = False  # draft length from the recent acceptance
+    adapter: bool = True  # draft with the checkpoint's adapter, where it has one
+    max_thinking_tokens: int | None = Field(None, ge=0)  # then </think> is written
+
     @model_validator(mode="after")
     def _fits_together(self) -> DecodeRequest:
         if self.steps is not None and self.threshold is not None:
             raise ValueError("steps and threshold are two ways to choose commits; give one of them")
-        if self.steps is not None and self.mode != "diffusion":
-            raise ValueError(f"steps is a knob of diffusion; leave it out in mode {self.mode}")
-        if self.threshold is not None and self.mode == "ar":
-            raise ValueError("threshold does nothing in mode ar; leave it out")
+        for name, modes in _KNOBS.items():
+            if self.mode not in modes and getattr(self, name) != DecodeRequest.model_fields[name].default:
+                raise ValueError(f"{name} does nothing in mode {self.mode}; leave it out")
+        if self.policy is not None:
+            for name, policy in _BOUNDS.items():
+                if getattr(self, name) is not None and policy != self.policy:
+                    raise ValueError(f"{name} belongs to the policy {policy}, not to {self.policy}; leave it out")
+        if self.policy == "schedule" and self.steps is None:
+            raise ValueError("the policy schedule needs steps; give them")
+        if self.policy is None and (self.entropy_bound is not None or self.margin_bound is not None):
+            raise ValueError("entropy_bound and margin_bound need their policy; give policy entropy_budget or margin")
+        if self.mode == "refine" and self.draft is None:
+            raise ValueError("mode refine needs the draft to revise; give draft")
+        if self.mode == "infill" and self.template is None:
+            raise ValueError("mode infill needs a text with gaps; give template")
+        if len({offset for offset, _ in self.pins}) < len(self.pins):
+            raise ValueError("two pins are at the same offset; keep one of them")
+        if any(offset >= self.max_new_tokens for offset, _ in self.pins):
+            raise ValueError(f"a pin lies outside the canvas of {self.max_new_tokens} tokens; move it or raise max_new_tokens")
         return self
 
     def check(self, limits: Limits) -> None:

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-SCHEMA = "nemodiff.trace/1"
+SCHEMA = "nemodiff.trace/2"
+READABLE = ("nemodiff.trace/1", SCHEMA)  # version 1 had neither scores, nor annotations, nor forced commits
 PHASES = ("prefill", "ar", "denoise", "commit", "draft", "verify", "revise")
 KINDS = ("seed", "commit", "remask", "draft", "accept", "reject", "bonus", "pin")
 STOP_REASONS = ("eos", "length", "cancelled", "deadline", "error")
@@ -42,15 +43,30 @@ class TokenEvent:
     kind: str
     confidence: float | None = None
     entropy: float | None = None
+    forced: bool = False  # committed because the budget of forwards ended, not because the policy chose it
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        plain = {
             "position": self.position,
             "token": self.token,
             "kind": self.kind,
             "confidence": _short(self.confidence),
             "entropy": _short(self.entropy),
         }
+        return plain | {"forced": True} if self.forced else plain
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a causal pass thought of the token that stands at a position, given only what is before it."""
+
+    position: int
+    token: int
+    probability: float
+    rank: int  # 0 = the causal pass would have chosen it itself
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"position": self.position, "token": self.token, "probability": _short(self.probability), "rank": self.rank}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +98,10 @@ class Step:
     elapsed_ns: int
     events: tuple[TokenEvent, ...] = ()
     candidates: tuple[Candidates, ...] = ()
+    scores: tuple[Score, ...] = ()  # of the causal pass that judged this block, where revision asked for them
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        plain = {
             "index": self.index,
             "phase": self.phase,
             "span": list(self.span),
@@ -93,6 +110,7 @@ class Step:
             "events": [event.to_dict() for event in self.events],
             "candidates": [cell.to_dict() for cell in self.candidates],
         }
+        return plain | {"scores": [score.to_dict() for score in self.scores]} if self.scores else plain
 
 
 @dataclass(slots=True)
@@ -178,6 +196,7 @@ class Trace:
     stop_reason: str
     parent: dict[str, Any] | None = None
     environment: dict[str, Any] = field(default_factory=dict)
+    annotations: list[dict[str, Any]] = field(default_factory=list)  # what analyses found out: see analysis/
     schema: str = SCHEMA
 
     def canvas_at(self, step: int) -> Canvas:
@@ -201,6 +220,7 @@ class Trace:
             "stop_reason": self.stop_reason,
             "parent": self.parent,
             "environment": self.environment,
+            "annotations": self.annotations,
         }
 
     def to_json(self) -> str:

@@ -14,9 +14,10 @@ from nemodiff_core.trace import (
     KINDS,
     OPENING,
     PHASES,
-    SCHEMA,
+    READABLE,
     STOP_REASONS,
     Candidates,
+    Score,
     Step,
     TokenEvent,
     TokenText,
@@ -29,6 +30,7 @@ MAX_TEXT_BYTES = 128 * 2**20
 MAX_STEPS = 65_536
 MAX_EVENTS = 2_000_000  # candidates count as events
 MAX_OPENED = 4_194_304  # positions that all steps together may open for filling: the work of a fold
+MAX_ANNOTATIONS = 10_000
 MAX_DEPTH = 16  # of the free-form parts
 MAX_POSITION = 1 << 20
 MAX_PIECE = 400
@@ -81,8 +83,8 @@ def from_data(data: Any) -> Trace:
     """A validated Trace from parsed JSON. Raises TraceError."""
     if not isinstance(data, dict) or "schema" not in data:
         raise TraceError("the file has no schema, so it is no trace; choose a file that was saved as one.")
-    if data["schema"] != SCHEMA:
-        raise TraceError(f"the file has schema {_quote(data['schema'])}, but this version reads {SCHEMA}; convert it.")
+    if data["schema"] not in READABLE:
+        raise TraceError(f"the file has schema {_quote(data['schema'])}, but this version reads {' and '.join(READABLE)}; convert it.")
     reader = _Reader(data)
     trace = reader.trace()
     if fold(len(trace.prompt.ids), trace.steps).output() != trace.output.ids:
@@ -118,7 +120,10 @@ class _Reader:
         parent = data.get("parent")
         if parent is not None and not isinstance(parent, dict):
             raise TraceError("parent must be null or an object naming a trace and a step.")
-        for name in ("model", "request", "parent", "environment", "id", "created"):
+        notes = data.get("annotations", [])
+        if not isinstance(notes, list) or len(notes) > MAX_ANNOTATIONS or not all(isinstance(n, dict) for n in notes):
+            raise TraceError(f"annotations must be a list of at most {MAX_ANNOTATIONS} objects.")
+        for name in ("model", "request", "parent", "environment", "annotations", "id", "created"):
             _writable(data.get(name), name)
         model = _typed(data, "model", dict, "trace")
         for key in ("id", "dtype", "device"):
@@ -138,6 +143,7 @@ class _Reader:
             stop_reason=reason,
             parent=parent,
             environment=_typed(data, "environment", dict, "trace"),
+            annotations=notes,
         )
 
     def _text(self, name: str) -> TokenText:
@@ -183,7 +189,10 @@ class _Reader:
         cells = raw.get("candidates", [])
         if not isinstance(cells, list):
             raise TraceError(f"{where}.candidates is wrong; it must be a list.")
-        self.events += len(events) + len(cells)
+        scores = raw.get("scores", [])
+        if not isinstance(scores, list):
+            raise TraceError(f"{where}.scores is wrong; it must be a list.")
+        self.events += len(events) + len(cells) + len(scores)
         if self.events > MAX_EVENTS:
             raise TraceError(f"{where} holds too many events or candidates; the trace is too large to open.")
         # An event may lie one behind the span: the token that a causal pass predicts for what comes next.
@@ -197,6 +206,7 @@ class _Reader:
             elapsed_ns=_whole(raw.get("elapsed_ns"), f"{where}.elapsed_ns", 2**62),
             events=tuple(self._event(e, f"{where}.events[{i}]", low, high) for i, e in enumerate(events)),
             candidates=tuple(self._candidates(c, f"{where}.candidates[{i}]", low, high) for i, c in enumerate(cells)),
+            scores=tuple(self._score(x, f"{where}.scores[{i}]", low, high) for i, x in enumerate(scores)),
         )
 
     def _event(self, raw: Any, where: str, low: int, high: int) -> TokenEvent:
@@ -210,7 +220,16 @@ class _Reader:
             raw["kind"],
             _real(raw.get("confidence"), f"{where}.confidence", 1.0),
             _real(raw.get("entropy"), f"{where}.entropy", 100.0),
+            raw.get("forced") is True,
         )
+
+    def _score(self, raw: Any, where: str, low: int, high: int) -> Score:
+        if not isinstance(raw, dict):
+            raise TraceError(f"{where} is not an object.")
+        token = _whole(raw.get("token"), f"{where}.token", 2**31)
+        self.mentioned.add(token)
+        probability = _real(raw.get("probability"), f"{where}.probability", 1.0)
+        return Score(_position(raw, where, low, high), token, probability or 0.0, _whole(raw.get("rank"), f"{where}.rank", 2**31))
 
     def _candidates(self, raw: Any, where: str, low: int, high: int) -> Candidates:
         if not isinstance(raw, dict):

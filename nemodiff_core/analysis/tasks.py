@@ -27,14 +27,14 @@ class Family:
 FAMILIES: dict[str, Family] = {
     module.NAME: Family(module.NAME, title, module.generate, module.check, weight)
     for module, title, weight in (
-        (stories, "Short stories", 1.6),
-        (arithmetic, "Worked arithmetic", 2.4),
-        (records, "JSON and sentences", 2.2),
+        (stories, "Short stories", 2.0),
+        (arithmetic, "Worked arithmetic", 3.5),
+        (records, "JSON and sentences", 2.4),
         (lists, "Lists: sort, reverse, deduplicate", 4.0),
-        (sudoku, "4×4 Sudoku", 0.8),
-        (dates, "Dates and units", 1.4),
-        (code, "Small Python functions", 1.0),
-        (qa, "Questions about two sentences", 1.4),
+        (sudoku, "4×4 Sudoku", 1.6),
+        (dates, "Dates and units", 1.0),
+        (code, "Small Python functions", 0.7),
+        (qa, "Questions about two sentences", 0.9),
     )
 }
 

@@ -8,7 +8,6 @@ around the answer's first token, because self-speculation drafts from wherever t
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -83,16 +82,22 @@ def noise_block(visible_from: int, size: int, noise: NoiseSettings, rng: np.rand
 
 
 def collate(
-    rows: list[tuple[list[int], int]], block: int, mask_id: int, eos_id: int, noise: NoiseSettings, rng: np.random.Generator
+    rows: list[tuple[list[int], int]],
+    block: int,
+    mask_id: int,
+    eos_id: int,
+    noise: NoiseSettings,
+    rng: np.random.Generator,
+    joint: bool = True,
 ) -> JointBatch:
-    """Build the joint batch of (ids, answer start) rows."""
+    """Build the batch of (ids, answer start) rows; without its noisy half where `joint` is false."""
     batch, clean = len(rows), max(len(ids) for ids, _ in rows)
     starts, counts = [], []
     for ids, answer in rows:
         back = 0 if rng.random() < noise.aligned else int(rng.integers(0, block))
         start = max(answer - back, 1)
         starts.append(start)
-        counts.append(-(-(len(ids) - start) // block))
+        counts.append(-(-(len(ids) - start) // block) if joint else 0)
     width = max(counts) * block
     total = width + clean
     tokens = np.full((batch, total), eos_id, dtype=np.int64)
@@ -105,7 +110,8 @@ def collate(
         tokens[n, width : width + len(ids)] = row
         positions[n, :width] = start + np.arange(width)
         filled = np.full(width, eos_id, dtype=np.int64)
-        filled[: len(ids) - start] = row[start:]
+        if joint:
+            filled[: len(ids) - start] = row[start:]
         tokens[n, :width] = filled
         offset = n * total
         ar_rows.append(offset + width + np.arange(answer - 1, len(ids) - 1))
@@ -124,11 +130,15 @@ def collate(
         mask=joint_mask(torch.tensor(starts), width, clean, block),
         ar_rows=torch.from_numpy(np.concatenate(ar_rows)),
         ar_targets=torch.from_numpy(np.concatenate(ar_targets)),
-        noisy_rows=torch.from_numpy(np.concatenate(noisy_rows)),
-        noisy_targets=torch.from_numpy(np.concatenate(noisy_targets)),
-        noisy_weights=torch.from_numpy(np.concatenate(noisy_weights)).float(),
+        noisy_rows=torch.from_numpy(_joined(noisy_rows, np.int64)),
+        noisy_targets=torch.from_numpy(_joined(noisy_targets, np.int64)),
+        noisy_weights=torch.from_numpy(_joined(noisy_weights, np.float32)),
         clean_tokens=sum(len(ids) for ids, _ in rows),
     )
+
+
+def _joined(parts: list[np.ndarray], kind: type) -> np.ndarray:
+    return np.concatenate(parts).astype(kind) if parts else np.empty(0, kind)
 
 
 def joint_mask(starts: torch.Tensor, width: int, clean: int, block: int) -> torch.Tensor:
@@ -157,6 +167,7 @@ class BatchStream:
     ) -> None:
         self.tokenizer, self.block, self.budget, self.noise = tokenizer, block, budget, noise
         self.longest = longest
+        self.joint_share = 1.0  # of the batches; the others train the causal half alone, at about half the price
         # A resumed run draws from a fresh seed instead of replaying what it has already seen.
         self.examples = stream("train", seed * 1_000_003 + skip)
         self.rng = np.random.default_rng([seed, skip])
@@ -176,7 +187,8 @@ class BatchStream:
                 groups[-1].append(row)
             self.order.shuffle(groups)
             for group in groups:
-                yield collate(group, self.block, self.tokenizer.mask_id, self.tokenizer.eos_id, self.noise, self.rng)
+                joint = self.rng.random() < self.joint_share
+                yield collate(group, self.block, self.tokenizer.mask_id, self.tokenizer.eos_id, self.noise, self.rng, joint)
 
     def _draw(self) -> tuple[list[int], int]:
         while True:
@@ -186,12 +198,3 @@ class BatchStream:
             if len(ids) <= self.longest:
                 return ids, answer
 
-
-def token_counts(tokenizer: Tokenizer, count: int, seed: int = 1) -> dict[str, float]:
-    """Mean conversation length in tokens of each family over `count` examples, for the model card."""
-    lengths: dict[str, list[int]] = defaultdict(list)
-    examples = stream("train", seed)
-    for _ in range(count):
-        example = next(examples)
-        lengths[example.family].append(len(conversation(tokenizer, example.prompt, example.answer)[0]))
-    return {family: sum(n) / len(n) for family, n in sorted(lengths.items())}

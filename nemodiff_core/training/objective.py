@@ -17,7 +17,7 @@ class JointLoss:
 
     total: torch.Tensor  # [] with gradient
     ar: torch.Tensor  # [] detached
-    masked: torch.Tensor  # [] detached, unweighted
+    masked: torch.Tensor | None  # [] detached, unweighted; None for a batch without a noisy half
 
 
 def joint_loss(model: TriModeModel, batch: JointBatch, alpha: float) -> JointLoss:
@@ -33,5 +33,7 @@ def joint_loss(model: TriModeModel, batch: JointBatch, alpha: float) -> JointLos
     losses = F.cross_entropy(logits, torch.cat((batch.ar_targets, batch.noisy_targets)), reduction="none")
     ar, masked = losses.split((len(batch.ar_rows), len(batch.noisy_rows)))
     ar_mean = ar.mean()
+    if not len(masked):
+        return JointLoss(ar_mean, ar_mean.detach(), None)
     diffusion = (masked * batch.noisy_weights).sum() / batch.noisy_weights.sum()
     return JointLoss(ar_mean + alpha * diffusion, ar_mean.detach(), masked.detach().mean())

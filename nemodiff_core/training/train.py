@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from nemodiff_core.tokenizer import Tokenizer
 from nemodiff_core.training.batches import BatchStream, NoiseSettings
 from nemodiff_core.training.objective import joint_loss
 from nemodiff_core.training.optimizer import build_optimizers, schedule
-from nemodiff_core.training.vocabulary import EOS, MASK, train_vocabulary
+from nemodiff_core.training.vocabulary import EOS, MASK, carry_rows, train_vocabulary
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TrainSettings:
 
     minutes: float = 100.0  # wall-clock budget over all resumed runs; the schedule follows it
     seed: int = 0
-    vocabulary: int = 1280
+    vocabulary: int = 2048
     hidden: int = 256
     layers: int = 6
     intermediate: int = 704
@@ -38,8 +38,12 @@ class TrainSettings:
     kv_heads: int = 2
     head_dim: int = 64
     block: int = 16
-    positions_per_step: int = 3072  # noisy and clean, padding included
-    lr: float = 4e-3
+    positions: int = 1024  # of one batch, whose rows are of similar length: noisy and clean, padding included
+    batches_per_step: int = 3  # of different lengths, and so of different families
+    joint_share: float = 0.5  # of the batches, until `joint_from` of the time; then all have their noisy half
+    joint_from: float = 0.5
+    hold: float = 0.4  # share of the time before the learning rate begins to fall
+    lr: float = 3e-3
     weight_decay: float = 0.05
     alpha: float = 0.5  # weight of the diffusion loss; the family uses 0.3 at a million times more data
     clip: float = 1.0
@@ -51,7 +55,7 @@ class TrainSettings:
         """`cpu`: two cores in under two hours. `gpu`: the same model on far more text, in minutes."""
         presets = {
             "cpu": {"autocast": _has_bfloat16()},
-            "gpu": {"minutes": 20.0, "positions_per_step": 65_536, "lr": 6e-3, "device": "cuda", "autocast": True},
+            "gpu": {"minutes": 20.0, "positions": 32_768, "lr": 6e-3, "device": "cuda", "autocast": True},
         }
         if name not in presets:
             raise NemodiffError(f"there is no training preset {name!r}; choose cpu or gpu.")
@@ -110,12 +114,20 @@ def initialise(model: TriModeModel, seed: int) -> None:
                 p.copy_(torch.randn(p.shape, generator=generator) * std)
 
 
+def _running(mean: float, seen: list[torch.Tensor], weight: float = 0.01) -> float:
+    """A running mean over about a hundred batches; single ones are of one length and so of one family."""
+    for loss in torch.stack(seen).tolist() if seen else ():
+        mean = loss if math.isnan(mean) else mean + weight * (loss - mean)
+    return mean
+
+
 def train(
     settings: TrainSettings,
     out: str | Path,
     *,
     resume: bool = False,
     start: str | Path | None = None,
+    new_vocabulary: bool = False,
     listen: Callable[[Progress], None] | None = None,
     save_every: float = 180.0,
     max_steps: int | None = None,
@@ -123,7 +135,8 @@ def train(
     """Train until the time budget is spent and write the checkpoint folder `out`.
 
     The run's own state is kept in `out`/training.pt and removed when the run is complete; `resume`
-    continues from it. `start` is a finished checkpoint whose tokenizer and weights a new run begins with.
+    continues from it. `start` is a finished checkpoint whose tokenizer and weights a new run begins with;
+    `new_vocabulary` learns the tokenizer anew and carries the rows of its tokens over (`carry_rows`).
     Raises NemodiffError where there is nothing to resume or the device is missing.
     """
     out = Path(out)
@@ -135,8 +148,14 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     if start is not None and not resume:
         source = load(start, dtype=torch.float32, device="cpu")
-        tokenizer, model = source.tokenizer, TriModeModel(source.config)
-        model.load_state_dict(source.model.state_dict())
+        tokenizer, config, weights = source.tokenizer, source.config, source.model.state_dict()
+        if new_vocabulary:
+            tokenizer = train_vocabulary(settings.vocabulary, seed=settings.seed)
+            config = replace(config, vocab_size=tokenizer.vocab_size)
+            for name in ("encoder.embed_tokens.weight", "diffusion_head.weight"):
+                weights[name] = carry_rows(weights[name], source.tokenizer, tokenizer)
+        model = TriModeModel(config)
+        model.load_state_dict(weights)
     else:
         tokenizer = (
             Tokenizer.from_folder(out, mask_id=MASK, eos_id=EOS)
@@ -158,7 +177,7 @@ def train(
             optimizer.load_state_dict(saved)
         step, tokens, examples, before = state["step"], state["tokens"], state["examples"], state["elapsed"]
     tokenizer.save(out)
-    batches = BatchStream(tokenizer, settings.block, settings.positions_per_step, NoiseSettings(), settings.seed, examples)
+    batches = BatchStream(tokenizer, settings.block, settings.positions, NoiseSettings(), settings.seed, examples)
     budget = settings.minutes * 60
     began = last_save = time.monotonic()
     ar_loss = masked_loss = math.nan
@@ -181,28 +200,31 @@ def train(
         torch.save(state, partial)
         os.replace(partial, state_file)
 
-    for batch in batches:
+    stream = iter(batches)
+    while True:
         elapsed = before + time.monotonic() - began
         if elapsed >= budget or (max_steps is not None and step >= max_steps):
             break
-        factor = schedule(elapsed / budget, step)
+        factor = schedule(elapsed / budget, step, hold=settings.hold)
         for optimizer, rates in zip(optimizers, base_rates):
             for group, rate in zip(optimizer.param_groups, rates):
                 group["lr"] = rate * factor
-        with compute:
-            loss = joint_loss(model, batch.to(settings.device), settings.alpha)
-        loss.total.backward()
+        batches.joint_share = settings.joint_share if elapsed < settings.joint_from * budget else 1.0
+        losses = []
+        for _ in range(settings.batches_per_step):
+            batch = next(stream)
+            with compute:
+                loss = joint_loss(model, batch.to(settings.device), settings.alpha)
+            (loss.total / settings.batches_per_step).backward()
+            losses.append(loss)
+            tokens += batch.clean_tokens
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         step += 1
-        tokens += batch.clean_tokens
-        # A running mean over about fifty steps; single batches are of one length and so of one family.
-        weight = 0.02 if step > 50 else 1 / step
-        seen_ar, seen_masked = loss.ar.item(), loss.masked.item()
-        ar_loss = seen_ar if math.isnan(ar_loss) else ar_loss + weight * (seen_ar - ar_loss)
-        masked_loss = seen_masked if math.isnan(masked_loss) else masked_loss + weight * (seen_masked - masked_loss)
+        ar_loss = _running(ar_loss, [loss.ar for loss in losses])
+        masked_loss = _running(masked_loss, [loss.masked for loss in losses if loss.masked is not None])
         if listen is not None:
             listen(report())
         if time.monotonic() - last_save > save_every:

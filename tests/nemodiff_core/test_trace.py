@@ -96,7 +96,7 @@ def nest(depth: int) -> list:
 
 # Each damage and a word of the sentence that must name it.
 DAMAGES = [
-    (lambda d: d.update(schema="nemodiff.trace/2"), "schema"),
+    (lambda d: d.update(schema="nemodiff.trace/9"), "schema"),
     (lambda d: d.pop("schema"), "schema"),
     (lambda d: d.pop("steps"), "steps"),
     (lambda d: d.update(steps={}), "steps"),

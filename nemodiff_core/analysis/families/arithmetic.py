@@ -25,7 +25,7 @@ def generate(rng: random.Random) -> Example:
         a, b = rng.randint(10, size), rng.randint(2, size)
         if kind == "sub" and b > a:
             a, b = b, a
-    steps, result = {"add": _add, "sub": _subtract, "mul": _multiply}[kind](a, b)
+    steps, result = {"add": _add, "sub": subtraction, "mul": _multiply}[kind](a, b)
     answer = " ".join((*steps, f"Answer: {result}"))
     prompt = rng.choice(_ASK[kind]).format(a=a, b=b)
     return Example(NAME, kind, prompt, answer, {"key": f"{kind} {a} {b}", "result": result})
@@ -44,7 +44,8 @@ def _add(a: int, b: int) -> tuple[list[str], int]:
     return steps, a + b
 
 
-def _subtract(a: int, b: int) -> tuple[list[str], int]:
+def subtraction(a: int, b: int) -> tuple[list[str], int]:
+    """Worked lines of a - b, digit by digit from the right, and the difference; needs a >= b."""
     width, borrow, steps = len(str(a)), 0, []
     for x, y in zip(_digits(a, width), _digits(b, width)):
         take = 1 if x - borrow < y else 0

@@ -1,4 +1,4 @@
-"""Weekdays, dates and unit conversions, each with one worked line."""
+"""Weekdays, dates and unit conversions, each worked in a line or two."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 import re
 
 from nemodiff_core.analysis.example import Example, Grade
+from nemodiff_core.analysis.families.arithmetic import subtraction
 
 NAME = "date_unit"
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
@@ -41,7 +42,7 @@ def generate(rng: random.Random) -> Example:
         if kind == "between":
             a, b = sorted(rng.sample(range(1, last + 1), 2))
             knobs, result = {"m": m, "a": a, "b": b}, f"{b - a} days"
-            answer = f"{b} - {a} = {b - a}. Answer: {result}"
+            answer = " ".join((*subtraction(b, a)[0], f"Answer: {result}"))
         else:
             a = last if rng.random() < 0.25 else rng.randint(1, last)
             names = [*MONTHS]
