@@ -27,14 +27,14 @@ class Family:
 FAMILIES: dict[str, Family] = {
     module.NAME: Family(module.NAME, title, module.generate, module.check, weight)
     for module, title, weight in (
-        (stories, "Short stories", 2.0),
-        (arithmetic, "Worked arithmetic", 3.5),
-        (records, "JSON and sentences", 2.4),
-        (lists, "Lists: sort, reverse, deduplicate", 4.0),
-        (sudoku, "4×4 Sudoku", 1.6),
+        (stories, "Short stories", 0.9),
+        (arithmetic, "Worked arithmetic", 1.6),
+        (records, "JSON and sentences", 1.2),
+        (lists, "Lists: sort, reverse, deduplicate", 8.0),
+        (sudoku, "4×4 Sudoku", 2.0),
         (dates, "Dates and units", 1.0),
-        (code, "Small Python functions", 0.7),
-        (qa, "Questions about two sentences", 0.9),
+        (code, "Small Python functions", 1.0),
+        (qa, "Questions about two sentences", 2.4),
     )
 }
 

@@ -20,7 +20,7 @@ _ASK = {
 
 def generate(rng: random.Random) -> Example:
     """Three to six items, numbers below 100 or words of one alphabetised set."""
-    kind = rng.choice(("sort", "sort", "reverse", "dedup"))
+    kind = rng.choice(("sort", "sort", "sort", "sort", "reverse", "reverse", "dedup"))
     numbers = rng.random() < 0.5
     count = rng.randint(3, 6)
     pool = [str(n) for n in range(1, 100)] if numbers else WORDS
