@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.text import Text
 from nemodiff_core.errors import NemodiffError
 from nemodiff_core.metrics import summary
 from nemodiff_core.request import DecodeRequest
-from nemodiff_core.trace import Trace
+from nemodiff_core.trace import Canvas, Trace
 
 FRAMES_PER_SECOND = 12.0
 # Told apart without colour as well: masks are dots, drafts underlined, rejected tokens struck through.
@@ -37,45 +38,44 @@ def check_target(json_path: str | None) -> None:
         raise NemodiffError(f"there is no folder {Path(json_path).parent} to save the trace in; create it first.")
 
 
-def run_decode(request: DecodeRequest, engine: Any, json_path: str | None) -> None:
-    """Decode one request and show it; save the trace where asked. Raises NemodiffError."""
+def run_decode(request: DecodeRequest, engine: Any, json_path: str | None) -> Trace:
+    """Decode one request, show it and return its trace; save that where asked. Raises NemodiffError."""
     # A trace printed to standard output must stay alone there.
     console = Console(stderr=json_path == "-", highlight=False)
     run = engine.run(request)
+    canvas, piece = Canvas(len(run.prompt_ids)), engine.checkpoint.tokenizer.piece
     try:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             shown = 0.0
-            for _ in run:
-                # Redrawing refolds the trace, so it happens at a rate for eyes and not for every step.
+            for step in run:
+                canvas.apply(step)
+                # Drawing is for eyes: at their rate, not at that of the steps.
                 if console.is_terminal and time.monotonic() - shown >= 1 / FRAMES_PER_SECOND:
-                    live.update(frame(run.trace()), refresh=True)
+                    live.update(frame(canvas, piece), refresh=True)
                     shown = time.monotonic()
-        trace = run.trace()
     except KeyboardInterrupt:
-        run.close()
-        trace = run.trace()
+        pass  # what is written so far is shown and saved
     finally:
         run.close()
-    console.print(frame(trace), "")
+    trace = run.trace()
+    console.print(frame(canvas, piece), "")
     console.print(figures(trace))
     if json_path == "-":
         sys.stdout.write(trace.to_json() + "\n")
     elif json_path is not None:
         trace.save(json_path)
         console.print(f"Trace saved to {json_path}", style="dim")
+    return trace
 
 
-def frame(trace: Trace) -> Text:
-    """The answer as it stands after the last step."""
+def frame(canvas: Canvas, piece: Callable[[int], str]) -> Text:
+    """The answer as it stands, each cell in the style of its status."""
     text = Text()
-    cells = trace.canvas_at(len(trace.steps) - 1).cells
-    pieces = trace.vocabulary
-    for position in sorted(cells):
-        cell = cells[position]
+    for _, cell in sorted(canvas.cells.items()):
         if cell.token is None:
             text.append(MASK, style="dim")
         else:
-            text.append(_printable(pieces[str(cell.token)]), style=STYLES.get(cell.status, ""))
+            text.append(_printable(piece(cell.token)), style=STYLES.get(cell.status, ""))
     return text
 
 

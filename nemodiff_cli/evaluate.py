@@ -10,11 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
-def run_evaluate(engine: Any, prompts: int, seed: int, json_path: Path | None, markdown_path: Path | None) -> None:
+def run_evaluate(
+    engine: Any, prompts: int, seed: int, only: list[str], json_path: Path | None, markdown_path: Path | None
+) -> None:
     """Evaluate and print the table; save it where asked."""
-    from nemodiff_core.analysis.evaluate import evaluate, markdown
+    from nemodiff_core.analysis.evaluate import evaluate, markdown, settings_for
 
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    settings = settings_for(engine, only)
+    columns = (TextColumn("{task.description:<46}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[str, Any] = {}
 
@@ -23,7 +26,7 @@ def run_evaluate(engine: Any, prompts: int, seed: int, json_path: Path | None, m
                 tasks[setting] = bar.add_task(setting, total=total)
             bar.update(tasks[setting], completed=done)
 
-        report = evaluate(engine, per_family=prompts, seed=seed, listen=listen)
+        report = evaluate(engine, per_family=prompts, seed=seed, settings=settings, listen=listen)
     table = markdown(report)
     print(table)
     if json_path is not None:

@@ -9,7 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:  # torch is imported only when there is something to describe
+    from pathlib import Path
+
     from nemodiff_core.checkpoint import StoredTensor
+    from nemodiff_core.config import ModelConfig
 
 
 def run_info(source: str | None, revision: str | None, dtype: str | None) -> None:
@@ -40,6 +43,7 @@ def run_info(source: str | None, revision: str | None, dtype: str | None) -> Non
         "vocabulary": f"{config.vocab_size:,}",
         "context": f"{config.max_position_embeddings:,} positions (trained on {config.rope.original_max_position_embeddings:,})",
         "block": str(config.block_size),
+        "draft adapter": _adapter(found.path, config) if stored else "not downloaded",
         f"weights as {str(kind).removeprefix('torch.')}": _bytes(need),
         "KV cache": f"{_bytes(1024 * cache)} for 1,024 positions",
     }
@@ -53,6 +57,16 @@ def run_info(source: str | None, revision: str | None, dtype: str | None) -> Non
     for name, value in rows.items():
         table.add_row(name, value)
     Console(highlight=False).print(table)
+
+
+def _adapter(folder: Path, config: ModelConfig) -> str:
+    from nemodiff_core.lora import has_adapter, load_adapter
+    from nemodiff_core.sources import ADAPTER
+
+    if not has_adapter(folder / ADAPTER):
+        return "none"
+    adapter = load_adapter(folder / ADAPTER, config)
+    return f"rank {adapter.rank}, {adapter.parameter_count():,} parameters"
 
 
 def _storage(stored: Mapping[str, StoredTensor]) -> dict[str, str]:

@@ -1,19 +1,19 @@
 """Checkpoints in the family's own layout: find a folder or a hub id, verify, load, save.
 
 A checkpoint is a folder with config.json, model.safetensors (or several files and an index), the tokenizer's
-files and the chat template (facts §2). Nothing else in it is opened: no pickles, no code, no draft adapter.
+files, the chat template and perhaps a draft adapter in linear_spec_lora/ (facts §2). Nothing else in it is
+opened: no pickles, no code.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,15 +21,34 @@ from safetensors.torch import save_file
 
 from nemodiff_core import placement
 from nemodiff_core.config import ModelConfig
+from nemodiff_core.decode.learned import CONFIG as SAMPLER_CONFIG, load_sampler
 from nemodiff_core.errors import CheckpointError
+from nemodiff_core.files import damaged, replace_file, write_json
+from nemodiff_core.lora import has_adapter, load_adapter, save_adapter
 from nemodiff_core.model import TriModeModel
-from nemodiff_core.sources import CONFIG, INDEX, WEIGHTS, Progress, bundled_path, find, one_line, read_config, read_json
+from nemodiff_core.sources import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CONFIG,
+    INDEX,
+    WEIGHTS,
+    Progress,
+    bundled_path,
+    find,
+    one_line,
+    read_config,
+    read_json,
+)
 from nemodiff_core.tokenizer import Tokenizer
 
 __all__ = ["Checkpoint", "bundled_path", "find", "load", "read_config", "save"]
 
 SHARD_BYTES = 5 * 10**9
 _FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+SAMPLER = "sampler"  # folder of the learned sampler, where there is one
 
 
 @dataclass(frozen=True)
@@ -42,6 +61,11 @@ class Checkpoint:
     id: str
     revision: str | None
     path: Path
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether drafts can use an adapter."""
+        return self.model.draft_adapter is not None
 
 
 class StoredTensor(NamedTuple):
@@ -64,6 +88,7 @@ def load(
     `device` defaults to the GPU where there is one; "auto" spreads what does not fit one GPU. `dtype` defaults
     to float32 on the CPU and to the config's own elsewhere. The weights go tensor by tensor from the mapped
     file to their dtype and device; unchanged ones stay mapped on the CPU. No weight requires a gradient.
+    A draft adapter in the folder is attached to the model.
     Raises CheckpointError or ConfigError, one sentence each.
     """
     tell = progress or (lambda what, share: None)
@@ -85,6 +110,12 @@ def load(
     if wanted is None:
         wanted = torch.float32 if main.type == "cpu" else getattr(torch, config.torch_dtype)
     _fill(model, stored, placement.plan(model, device, wanted), wanted, tell)
+    if has_adapter(folder / ADAPTER):
+        homes = model.layer_devices or model.device
+        model.draft_adapter = load_adapter(folder / ADAPTER, config, wanted, homes)
+    if (folder / SAMPLER / SAMPLER_CONFIG).is_file():
+        # Beside the weights' own attributes: it decides on the host, so it stays in float32 on the CPU.
+        model.__dict__["commit_sampler"] = load_sampler(folder / SAMPLER, config.vocab_size, config.hidden_size)
     return Checkpoint(model, tokenizer, config, name, commit, folder)
 
 
@@ -100,20 +131,8 @@ def survey(folder: Path) -> dict[str, StoredTensor]:
                     entry = reader.get_slice(name)
                     stored[name] = StoredTensor(file, tuple(entry.get_shape()), str(entry.get_dtype()))
         except (SafetensorError, OSError) as error:
-            if _is_pointer(file):
-                raise CheckpointError(f"{file.name} is only a Git LFS pointer; run `git lfs pull`.") from error
-            raise CheckpointError(
-                f"{file.name} is damaged or cut off ({one_line(error)}); download it again."
-            ) from error
+            raise damaged(file, error) from error
     return stored
-
-
-def _is_pointer(file: Path) -> bool:
-    try:
-        with open(file, "rb") as start:
-            return start.read(64).startswith(b"version https://git-lfs")
-    except OSError:
-        return False
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -219,7 +238,7 @@ def save(
     dtype: torch.dtype | str | None = None,
     max_shard_bytes: int = SHARD_BYTES,
 ) -> Path:
-    """Write `model` and `tokenizer` in the layout that `load` reads; returns the folder.
+    """Write `model`, its draft adapter and `tokenizer` in the layout that `load` reads; returns the folder.
 
     Every file is written beside its place and then moved there: a reader that has the old weights mapped
     keeps them, and an interrupted save leaves the old file. Raises CheckpointError.
@@ -237,18 +256,23 @@ def save(
         folder.mkdir(parents=True, exist_ok=True)
         for file, keys in zip(names, shards, strict=True):
             part = {key: tensors[key].detach().to("cpu", target).contiguous() for key in keys}
-            _replace(folder / file, lambda path, part=part: save_file(part, path, metadata={"format": "pt"}))
+            replace_file(folder / file, lambda path, part=part: save_file(part, path, metadata={"format": "pt"}))
         if len(shards) > 1:
             size = sum(tensor.numel() for tensor in tensors.values()) * target.itemsize
             places = {key: file for file, keys in zip(names, shards, strict=True) for key in keys}
-            _write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
+            write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
         config = dataclasses.replace(model.config, torch_dtype=str(target).removeprefix("torch."))
-        _write_json(folder / CONFIG, config.to_dict())
+        write_json(folder / CONFIG, config.to_dict())
         tokenizer.save(folder)
         # Weight files of an earlier save would otherwise be taken for the model.
         stale = {WEIGHTS, INDEX, *(path.name for path in folder.glob("model-*-of-*.safetensors"))}
         for name in stale - {*names, *([INDEX] if len(shards) > 1 else [])}:
             (folder / name).unlink(missing_ok=True)
+        if model.draft_adapter is not None:
+            save_adapter(model.draft_adapter, folder / ADAPTER, target)
+        else:  # one that was trained for other weights
+            for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+                (folder / ADAPTER / name).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"the model could not be saved to {folder} ({one_line(error)}).") from error
     return folder
@@ -266,18 +290,3 @@ def _shards(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, limit: int)
         groups[-1].append(key)
         room -= size
     return groups
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(fresh)
-        fresh.chmod(0o644)  # safetensors writes for its owner alone, but a checkpoint is there to be served
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, indent=2) + "\n"
-    _replace(path, lambda fresh: fresh.write_text(text, "utf-8"))

@@ -19,9 +19,11 @@ import torch
 
 from nemodiff_core import __version__
 from nemodiff_core.checkpoint import Checkpoint
-from nemodiff_core.decode import MODES
+from nemodiff_core.decode import GIVEN, MODES
+from nemodiff_core.decode.infill import Gap
 from nemodiff_core.errors import NemodiffError, RequestError
 from nemodiff_core.request import DecodeRequest, Limits
+from nemodiff_core.skeleton import parts_for
 from nemodiff_core.trace import Step, TokenText, Trace, fold
 
 # How often a run that waits for the device looks at its stop flag, in seconds.
@@ -74,6 +76,7 @@ class Engine:
     def __init__(self, checkpoint: Checkpoint, limits: Limits | None = None) -> None:
         self.checkpoint = checkpoint
         self.limits = limits or Limits()
+        self.end_think_id = checkpoint.tokenizer.end_think_id
         self._device = _Turns()
 
     def run(self, request: DecodeRequest, stop: threading.Event | None = None) -> Run:
@@ -94,6 +97,9 @@ class Engine:
                 f"the prompt has {len(prompt)} tokens, but this host allows at most {self.limits.max_prompt_tokens}; "
                 "shorten it."
             )
+        if request.max_thinking_tokens is not None and self.end_think_id is None:
+            raise RequestError("this model has no token that ends its thinking; leave max_thinking_tokens out.")
+        given = self._given(request)
         context = self.checkpoint.config.max_position_embeddings
         need = len(prompt) + request.max_new_tokens + request.block_length
         if need > context:
@@ -101,7 +107,41 @@ class Engine:
                 f"prompt, answer and one block need {need} positions, but the model has {context}; "
                 "shorten the prompt or lower max_new_tokens."
             )
-        return Run(self, request, prompt, stop or threading.Event())
+        self._check_fit(request, given)
+        return Run(self, request, prompt, stop or threading.Event(), given)
+
+    def _given(self, request: DecodeRequest) -> list[Any]:
+        """What stands in the answer from the start: the draft's ids, or the template's text and gaps."""
+        checkpoint = self.checkpoint
+        if request.mode == "infill":
+            vocabulary = checkpoint.config.vocab_size
+            given = parts_for(request.template, checkpoint.tokenizer, vocabulary, request.block_length, checkpoint.model.device)
+            length = sum(part.longest if isinstance(part, Gap) else len(part) for part in given)
+        elif request.mode == "refine":
+            given = checkpoint.tokenizer.encode_plain(request.draft)
+            length = len(given)
+        else:
+            return []
+        if length > request.max_new_tokens:
+            raise RequestError(f"the text has {length} tokens, but max_new_tokens is {request.max_new_tokens}; raise it.")
+        return given
+
+    def _check_fit(self, request: DecodeRequest, given: Sequence[Any]) -> None:
+        """Refuse a policy, pins or budgets that this checkpoint or this text cannot serve. Raises RequestError."""
+        if request.policy == "sampler" and self.checkpoint.model.commit_sampler is None:
+            raise RequestError("this checkpoint has no learned sampler; train one with nemodiff train-sampler or choose another policy.")
+        vocabulary, mask = self.checkpoint.config.vocab_size, self.checkpoint.tokenizer.mask_id
+        for offset, token in request.pins:
+            if token >= vocabulary or token == mask:
+                raise RequestError(f"the pin at {offset} has token {token}, which this checkpoint cannot write; choose another.")
+            if request.mode == "refine" and offset >= len(given):
+                raise RequestError(f"the pin at {offset} lies behind the draft's {len(given)} tokens; move it.")
+        blocks = -(-request.max_new_tokens // request.block_length)
+        if request.max_forwards is not None and request.max_forwards < 2 * blocks:
+            raise RequestError(
+                f"{request.max_forwards} forwards cannot write {blocks} blocks, which need two each; "
+                f"raise max_forwards to {2 * blocks} or lower max_new_tokens."
+            )
 
     def describe(self) -> dict[str, Any]:
         """What a trace says about the model, and its longest context."""
@@ -119,14 +159,18 @@ class Engine:
             "parameters": checkpoint.model.parameter_count(),
             "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
             "device": str(checkpoint.model.device),
+            "adapter": checkpoint.has_adapter,
         }
 
 
 class Run:
     """One decoding run. Iterate it once for its Steps; `trace()` is valid at any time, also in mid-run."""
 
-    def __init__(self, engine: Engine, request: DecodeRequest, prompt: list[int], stop: threading.Event) -> None:
+    def __init__(
+        self, engine: Engine, request: DecodeRequest, prompt: list[int], stop: threading.Event, given: Sequence[Any] = ()
+    ) -> None:
         self.engine = engine
+        self._given = given
         self.request = request
         self.prompt_ids = prompt
         self.stop = stop
@@ -201,6 +245,8 @@ class Run:
             mask_id=checkpoint.tokenizer.mask_id,
             generator=generator,
             clock=lambda: time.perf_counter_ns() - began,
+            end_think_id=self.engine.end_think_id,
+            **({"given": self._given} if self.request.mode in GIVEN else {}),
         )
 
     def _own_end(self) -> str:

@@ -11,7 +11,10 @@ from nemodiff_core.trace import Step, Trace
 # Which forwards the reference counts (facts §4): AR counts tokens, diffusion leaves the prefill out.
 _COUNTED = {
     "diffusion": frozenset(("denoise", "commit", "revise")),
+    "refine": frozenset(("commit", "revise")),
+    "infill": frozenset(("verify", "denoise", "commit")),
     "linear_spec": frozenset(("prefill", "draft", "verify")),
+    "quadratic_spec": frozenset(("prefill", "verify")),
 }
 
 
@@ -26,7 +29,7 @@ def forwards(trace: Trace) -> int:
 
 
 def nfe(trace: Trace) -> int:
-    """Number of function evaluations as the reference counts them (facts §4.1-4.3)."""
+    """Number of function evaluations as the reference counts them (facts §4.1-4.4)."""
     counted = _COUNTED.get(trace.request["mode"])
     if counted is None:
         return tokens(trace)
@@ -41,7 +44,7 @@ def tpf(trace: Trace) -> float | None:
 
 def acceptance_lengths(trace: Trace) -> list[int]:
     """Tokens emitted by each verification, the bonus included: 1..block length."""
-    return [_emitted(step) for step in trace.steps if step.phase == "verify"]
+    return [_emitted(step) for step in trace.steps if step.phase == "verify" and trace.request["mode"] != "infill"]
 
 
 def acceptance_length(trace: Trace) -> float | None:
@@ -61,13 +64,17 @@ def tokens_per_second(trace: Trace) -> float | None:
     return tokens(trace) / whole if whole > 0 else None
 
 
+def forward_seconds(trace: Trace) -> list[float]:
+    """Seconds of each forward, the work between it and the one before included."""
+    ends = [step.elapsed_ns for step in trace.steps]
+    return [(end - before) / 1e9 for before, end in zip([0, *ends], ends)]
+
+
 def time_by_phase(trace: Trace) -> dict[str, float]:
     """Seconds spent in the forwards of each phase, the work between forwards counted to the later one."""
     shares: dict[str, float] = {}
-    before = 0
-    for step in trace.steps:
-        shares[step.phase] = shares.get(step.phase, 0.0) + (step.elapsed_ns - before) / 1e9
-        before = step.elapsed_ns
+    for step, took in zip(trace.steps, forward_seconds(trace)):
+        shares[step.phase] = shares.get(step.phase, 0.0) + took
     return shares
 
 
@@ -105,4 +112,5 @@ def first_divergence(reference: Sequence[int], other: Sequence[int]) -> int | No
 
 
 def _emitted(step: Step) -> int:
-    return sum(event.kind in ("accept", "bonus") for event in step.events)
+    # A pin is a token that the thinking budget put in the bonus' place.
+    return sum(event.kind in ("accept", "bonus", "pin") for event in step.events)

@@ -8,7 +8,7 @@ an argument of the forward; no layer remembers it. Module names follow the check
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ from torch import nn
 
 from nemodiff_core.cache import KVCache
 from nemodiff_core.config import ModelConfig, RopeConfig
+
+if TYPE_CHECKING:  # plain data to the model: reading and writing adapters is not its concern
+    from nemodiff_core.lora import DraftAdapter, LowRank
 
 Pattern = Literal["causal", "bidirectional"]
 
@@ -87,7 +90,8 @@ class Attention(nn.Module):
         mask: torch.Tensor | None,  # [q, kv] bool, True = visible; None = everything is visible
         causal: bool,  # a plain square causal pass, for which no mask has to be built
         cache: KVCache | None,
-        write: bool,
+        write: int,  # how many of the first inputs the cache keeps
+        update: LowRank | None,  # the draft adapter's part of this layer; None = the base weights alone
     ) -> torch.Tensor:
         batch, count, _ = x.shape
         shape = (batch, count, -1, self.head_dim)
@@ -98,18 +102,20 @@ class Attention(nn.Module):
             q = q * query_scale
         if cache is not None:
             if write:
-                cache.write(self.layer, k, v)
-                k, v = cache.read(self.layer, cache.length + count)
-            elif cache.length:
-                past_k, past_v = cache.read(self.layer, cache.length)
-                k, v = torch.cat((past_k, k), dim=2), torch.cat((past_v, v), dim=2)
+                cache.write(self.layer, k[:, :, :write], v[:, :, :write])
+            known_k, known_v = cache.read(self.layer, cache.length + write)
+            if write == count:
+                k, v = known_k, known_v
+            else:
+                k, v = torch.cat((known_k, k[:, :, write:]), dim=2), torch.cat((known_v, v[:, :, write:]), dim=2)
         if self.groups > 1 and x.device.type == "cpu":
             # The CPU kernel is fast only with equal head counts; on a GPU the fused kernels share heads.
             k, v = k.repeat_interleave(self.groups, dim=1), v.repeat_interleave(self.groups, dim=1)
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal, scale=self.head_dim**-0.5, enable_gqa=k.shape[1] != q.shape[1]
         )
-        return self.o_proj(out.transpose(1, 2).reshape(batch, count, -1))
+        out = out.transpose(1, 2).reshape(batch, count, -1)
+        return self.o_proj(out) if update is None else self.o_proj(out) + update(out)
 
 
 class MLP(nn.Module):
@@ -162,6 +168,10 @@ class TriModeModel(nn.Module):
         self._rope: tuple[torch.Tensor, torch.Tensor] | None = None
         # Where each layer computes, when placement.py spread the model; None = everything on one device.
         self.layer_devices: tuple[torch.device, ...] | None = None
+        # Past nn.Module's bookkeeping: the sampler is no part of the model's weights.
+        self.__dict__["commit_sampler"] = None
+        # Read by passes that ask for it with `draft=True` and by no other; never part of the model's own weights.
+        self.draft_adapter: DraftAdapter | None = None
 
     @property
     def device(self) -> torch.device:
@@ -188,18 +198,22 @@ class TriModeModel(nn.Module):
         cache: KVCache | None = None,
         write: bool = False,
         rows: slice | torch.Tensor | None = None,
+        draft: bool = False,
     ) -> torch.Tensor:
         """Logits [batch, rows, vocab] of `tokens`, which stand right after the cached prefix.
 
         `pattern` says what a query sees of its own input: `causal` (itself and what is before it) or
         `bidirectional` (all of it); the cached prefix is always visible. `write` appends the keys and values
         to the cache and is allowed for causal passes only. `rows` limits the head to the queries somebody
-        reads. Raises ValueError for a bidirectional write, a cache without room or one of another batch size.
+        reads. `draft` adds the draft adapter, where one is attached, to this pass only. Raises ValueError for a
+        bidirectional or adapted write, a cache without room or one of another batch size.
         """
         count = tokens.shape[1]
         prefix = cache.length if cache is not None else 0
         if write and (cache is None or pattern != "causal"):
             raise ValueError("only a causal pass may write, and only into a cache")
+        if write and draft:
+            raise ValueError("a draft pass may not write: the cache holds keys and values of the base weights only")
         if write and not cache.room_for(count):
             raise ValueError(f"the cache holds {cache.capacity} positions; {prefix} + {count} do not fit")
         if cache is not None and cache.batch != tokens.shape[0]:
@@ -213,7 +227,10 @@ class TriModeModel(nn.Module):
         elif pattern not in ("causal", "bidirectional"):
             raise ValueError(f"unknown attention pattern {pattern!r}")
         positions = torch.arange(prefix, prefix + count, device=tokens.device)
-        x = self.hidden(tokens, positions, prefix + count, mask=mask, causal=square, cache=cache, write=write)
+        kept = count if write else 0
+        x = self.hidden(
+            tokens, positions, prefix + count, mask=mask, causal=square, cache=cache, write=kept, draft=draft
+        )
         if write:
             cache.advance(count)
         if isinstance(rows, torch.Tensor):
@@ -229,12 +246,14 @@ class TriModeModel(nn.Module):
         mask: torch.Tensor | None,
         causal: bool = False,
         cache: KVCache | None = None,
-        write: bool = False,
+        write: int = 0,
+        draft: bool = False,
     ) -> torch.Tensor:
         """Normalised last hidden states [batch, q, hidden] of tokens at `positions` [q] or [batch, q], below `limit`.
 
         The level at which training works: it passes the noisy ‖ clean mask (facts §5), [batch, 1, q, kv], and
-        positions of its own for every row.
+        positions of its own for every row. The cache receives the keys and values of the first `write` tokens,
+        which must see nothing but the prefix and one another, causally; advancing it is the caller's.
         """
         x = self.encoder.embed_tokens(tokens)
         cos, sin = self._angles(limit, x.dtype, x.device)
@@ -242,8 +261,10 @@ class TriModeModel(nn.Module):
         scale = self._query_scale(positions, limit, x.dtype)
         if positions.dim() == 2:  # one head axis for [batch, heads, q, head_dim]
             cos, sin, scale = cos[:, None], sin[:, None], None if scale is None else scale[:, None]
-        for layer in self.encoder.layers:
-            x = layer(x, cos, sin, scale, mask, causal, cache, write)
+        adapter = self.draft_adapter if draft else None
+        for n, layer in enumerate(self.encoder.layers):
+            update = None if adapter is None else adapter.layers[n]
+            x = layer(x, cos, sin, scale, mask, causal, cache, write, update)
         return self.encoder.norm(x)
 
     def head(self, x: torch.Tensor) -> torch.Tensor:

@@ -33,9 +33,15 @@ _KNOBS: dict[str, tuple[str, ...]] = {
     "verification": ("linear_spec",),
     "adaptive_block": ("linear_spec",),
     "adapter": ("linear_spec",),
+    "max_thinking_tokens": ("ar", "diffusion", *_SPEC),
 }
 # Which bound belongs to which policy.
-_BOUNDS = {"threshold": "threshold", "steps": "schedule", "entropy_bound": "entropy_budget", "margin_bound": "margin"}
+_BOUNDS = {
+    "threshold": ("threshold", "sampler"),
+    "steps": ("schedule", "leftmost"),
+    "entropy_bound": ("entropy_budget",),
+    "margin_bound": ("margin",),
+}
 
 
 class Limits(BaseModel):
@@ -99,9 +105,9 @@ class DecodeRequest(BaseModel):
             if self.mode not in modes and getattr(self, name) != DecodeRequest.model_fields[name].default:
                 raise ValueError(f"{name} does nothing in mode {self.mode}; leave it out")
         if self.policy is not None:
-            for name, policy in _BOUNDS.items():
-                if getattr(self, name) is not None and policy != self.policy:
-                    raise ValueError(f"{name} belongs to the policy {policy}, not to {self.policy}; leave it out")
+            for name, policies in _BOUNDS.items():
+                if getattr(self, name) is not None and self.policy not in policies:
+                    raise ValueError(f"{name} belongs to the policy {policies[0]}, not to {self.policy}; leave it out")
         if self.policy == "schedule" and self.steps is None:
             raise ValueError("the policy schedule needs steps; give them")
         if self.policy is None and (self.entropy_bound is not None or self.margin_bound is not None):

@@ -22,7 +22,12 @@ from nemodiff_core.errors import CheckpointError, NemodiffError
 from nemodiff_core.tokenizer import FILES as TOKENIZER_FILES
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-WANTED_FILES = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors", *TOKENIZER_FILES]
+# The folder inside a checkpoint that holds its draft adapter, and the adapter's files.
+ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS = "linear_spec_lora", "adapter_config.json", "adapter_model.safetensors"
+WANTED_FILES = [
+    CONFIG, WEIGHTS, INDEX, "model-*.safetensors", *TOKENIZER_FILES,
+    f"{ADAPTER}/{ADAPTER_CONFIG}", f"{ADAPTER}/{ADAPTER_WEIGHTS}",
+]  # fmt: skip
 BUNDLED_NAME = "tiny"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")

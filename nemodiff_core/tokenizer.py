@@ -161,6 +161,11 @@ class Tokenizer:
         text = value.get("content") if isinstance(value, dict) else value
         return self.fast.token_to_id(text) if text else None
 
+    @property
+    def end_think_id(self) -> int | None:
+        """The token that ends the model's thinking; None where the vocabulary has none."""
+        return self.fast.token_to_id("</think>")
+
     def piece(self, token: int) -> str:
         """What one token shows on its own: its text, byte fragments as ⟨E2⟩, special tokens by name."""
         return self._piece(token)

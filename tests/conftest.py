@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from nemodiff_core.checkpoint import Checkpoint
+from nemodiff_cli import main
+from nemodiff_core.checkpoint import Checkpoint, save
 from nemodiff_core.config import ModelConfig, RopeConfig
 from nemodiff_core.engine import Engine
 from nemodiff_core.model import TriModeModel
@@ -51,3 +54,25 @@ def random_model(seed: int = 0, vocabulary: int = 384) -> TriModeModel:
 def tiny_engine(tiny_tokenizer: Tokenizer) -> Engine:
     model = random_model()
     return Engine(Checkpoint(model, tiny_tokenizer, model.config, "random", None, Path("random")))
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def nemodiff(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line in this process: exit status, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nemodiff", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main.run()
+        return ended.value.code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def model(tiny_engine: Engine, tmp_path: Path) -> Path:
+    """The small random model as a checkpoint folder."""
+    return save(tiny_engine.checkpoint.model, tiny_engine.checkpoint.tokenizer, tmp_path / "small")

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from nemodiff_core.decode.canvas import Block, Clock, Recorder, event
-from nemodiff_core.decode.commit import policy_for
-from nemodiff_core.decode.sampling import Sampler, read
+from nemodiff_core.decode.canvas import Block, Clock, event, prefill
+from nemodiff_core.decode.commit import Budget
+from nemodiff_core.decode.denoise import Denoiser
+from nemodiff_core.decode.refine import Critic, Reviser
+from nemodiff_core.decode.sampling import read
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.request import DecodeRequest
 from nemodiff_core.trace import Step, TokenEvent
-
-LAST = slice(-1, None)
 
 
 @torch.inference_mode()
@@ -26,65 +26,130 @@ def decode(
     mask_id: int,
     generator: torch.Generator,
     clock: Clock,
+    end_think_id: int | None = None,
 ) -> Iterator[Step]:
-    """Yield the prefill, and for each block its denoise steps and its commit pass.
+    """Yield the prefill, and for each block its denoise steps, its revisions and its commit pass.
 
     Every block has its full length; what lies behind the end token or the budget is dropped, so that a
-    smaller budget writes a prefix of the same text.
+    smaller budget writes a prefix of the same text. Pinned cells hold their token from the start; no end
+    token may come before the last of them.
     """
-    size = request.block_length
-    sampler = Sampler(mask_id, request.temperature, request.top_p, request.candidates, generator=generator)
-    record = Recorder(clock)
-    start, end = len(prompt), len(prompt) + request.max_new_tokens  # absolute positions
-    cache = model.new_cache(end + size)
-    block = Block(size, mask_id, model.device)
+    size, origin = request.block_length, len(prompt)
+    pins = {origin + offset: token for offset, token in request.pins}
+    start, end = origin, origin + request.max_new_tokens  # absolute positions
+    denoiser = Denoiser.for_request(model, request, end + size, mask_id=mask_id, generator=generator, clock=clock)
+    cache, block, sampler, record = denoiser.cache, denoiser.block, denoiser.sampler, denoiser.record
+    reviser = Reviser(denoiser, Critic(request.revise_bound, request.revise_rank), request.revise_rounds)
+    budget = Budget(request)
+    last_pin = max(pins, default=-1)
 
-    prompt_ids = torch.tensor([list(prompt)], device=model.device)
-    logits = model(prompt_ids, pattern="causal", cache=cache, write=True, rows=LAST)
-    (seed,) = read(sampler.choose(logits[0]))
-    yield record.step("prefill", 0, start, 0, [event("seed", start, seed)], [(start, seed)])
+    def bans(first: int) -> torch.Tensor | None:
+        """[size + 1, vocab]: no end token before the last pin, for the block at `first` and the cell behind it."""
+        if first >= last_pin or not request.stop_at_eos:
+            return None
+        banned = torch.zeros((size + 1, model.config.vocab_size), dtype=torch.bool, device=model.device)
+        banned[: last_pin - first, eos_id] = True
+        return banned
+
+    banned = bans(start)
+    (seed,) = read(sampler.choose(prefill(model, prompt, cache), banned=None if banned is None else banned[0]))
+    thinking = _Thinking(request, end_think_id, origin)
+    seeds = [event("seed", start, seed)] if start not in pins else []
+    yield record.step("prefill", 0, start, 0, seeds, [(start, seed)])
 
     number = 0
-    while not (seed.token == eos_id and request.stop_at_eos):
-        block.begin(seed.token)
-        policy = policy_for(request, size - 1)
-        step, kept = 0, _kept(block, eos_id, request, end - start)
-        while mask_id in block.cells[:kept]:
-            # With candidates, every cell of the block is looked at again; without, only those still masked.
-            offsets = block.offsets if request.candidates else block.masked
-            logits = model(block.tensor, pattern="bidirectional", cache=cache, rows=block.rows(len(offsets)))
-            looks = read(sampler.choose(logits[0], drawn=len(block.masked)))
-            chosen = policy.choose([look.confidence for look in looks[: len(block.masked)]], step)
-            events = [event("commit", start + offsets[i], looks[i]) for i in chosen]
-            seen = sorted((start + i, look) for i, look in zip(offsets, looks)) if request.candidates else ()
-            block.fill([offsets[i] for i in chosen], [looks[i].token for i in chosen])
-            yield record.step("denoise", start, start + size, number, events, seen)
-            step, kept = step + 1, _kept(block, eos_id, request, end - start)
+    while True:
+        given = {p - start: token for p, token in pins.items() if start <= p < min(start + size, end)}
+        if 0 not in given:
+            thinking.saw([seed.token])
+        given |= thinking.due(start, size, given)
+        if 0 not in given and seed.token == eos_id and request.stop_at_eos and start >= last_pin:
+            return
+        denoiser.begin(seed.token, given)
+        shown = tuple(TokenEvent(start + o, token, "pin") for o, token in sorted(given.items()))
+        limit = budget.for_block(-(-(end - start) // size))
 
+        def kept(start: int = start) -> int:
+            return _kept(block, eos_id, request, end - start, last_pin - start)
+
+        before = record.count
+        yield from denoiser.fill(
+            "denoise",
+            start,
+            number,
+            denoiser.policy(len(block.masked)),
+            kept,
+            fixed=frozenset((0, *given)),
+            banned=None if banned is None else banned[:-1],
+            limit=limit,
+            first=shown,
+        )
+        if record.count > before:
+            shown = ()
         # Only what stays enters the cache: the next block's context is exactly the text (facts §3.3).
-        logits = model(block.tensor[:, :kept], pattern="causal", cache=cache, write=True, rows=LAST)
-        finished = start + kept >= end or (request.stop_at_eos and eos_id in block.cells[:kept])
-        events = [TokenEvent(start + i, t, "reject") for i, t in enumerate(block.cells) if i >= kept and t != mask_id]
-        looks = {}
-        if not finished:
-            (seed,) = read(sampler.choose(logits[0]))
-            events.append(event("seed", start + size, seed))
-            looks = {start + size: seed}
-        yield record.step("commit", start, start + kept, number, events, looks.items())
+        verdict = yield from reviser.settle(
+            start,
+            number,
+            kept,
+            fixed=frozenset((0, *given)),
+            banned=banned,
+            limit=limit,
+            recommit_cost=int(budget.counts_commits),
+            opening=shown,
+        )
+        if record.count > before:
+            shown = ()
+        budget.spend(denoiser.forwards + 1)
+        stays, seed = verdict.kept, verdict.following
+        thinking.saw(block.cells[:stays])
+        ended = request.stop_at_eos and block.cells[stays - 1] == eos_id and start + stays > last_pin
+        finished = ended or start + stays >= end
+        dropped = [TokenEvent(start + i, t, "reject") for i, t in enumerate(block.cells) if i >= stays and t != mask_id]
+        following = start + stays
+        seeds = [] if finished or following in pins else [event("seed", following, seed)]
+        looks = [] if finished else [(following, seed)]
+        scores = verdict.scores if request.revise_rounds else ()
+        yield record.step("commit", start, following, number, (*shown, *dropped, *seeds), looks, scores)
         if finished:
             return
-        start, number = start + size, number + 1
+        start, number, banned = start + size, number + 1, bans(start + size)
 
 
-def _kept(block: Block, eos_id: int, request: DecodeRequest, room: int) -> int:
+class _Thinking:
+    """The thinking budget: the end-think token is pinned where it falls due (facts §4.2 step 4).
+
+    It is pinned when its block begins, as in the reference, so the block may still write another one to its left.
+    """
+
+    def __init__(self, request: DecodeRequest, end_think_id: int | None, origin: int) -> None:
+        self.token, self.origin = end_think_id, origin
+        self.budget = None if end_think_id is None else request.max_thinking_tokens
+
+    def due(self, start: int, size: int, taken: dict[int, int]) -> dict[int, int]:
+        """The forced token by offset, if it falls into this block and its cell is free."""
+        if self.budget is None:
+            return {}
+        offset = max(0, self.origin + self.budget - start)
+        while offset in taken:
+            offset += 1
+        return {offset: self.token} if offset < size else {}
+
+    def saw(self, tokens: Sequence[int]) -> None:
+        """Thinking that ended needs no further care."""
+        if self.budget is not None and self.token in tokens:
+            self.budget = None
+
+
+def _kept(block: Block, eos_id: int, request: DecodeRequest, room: int, last_pin: int) -> int:
     """How many cells of the block belong to the answer: up to the end token or the budget.
 
     An end token ends the block only when nothing to its left is masked: a later commit there could not move
-    it, but an end token further left may still come.
+    it, but an end token further left may still come. One before `last_pin` (an offset) is text like any other.
     """
     kept = min(len(block.cells), room)
-    if request.stop_at_eos and eos_id in block.cells[:kept]:
-        first = block.cells.index(eos_id)
+    low = max(last_pin, 0)
+    if request.stop_at_eos and eos_id in block.cells[low:kept]:
+        first = block.cells.index(eos_id, low)
         if block.mask_id not in block.cells[:first]:
             return first + 1
     return kept

@@ -3,17 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import torch
 
-from nemodiff_core.decode.canvas import Block, Clock, Recorder, event
+from nemodiff_core.decode.canvas import Block, Clock, Recorder, event, prefill
 from nemodiff_core.decode.commit import Threshold
-from nemodiff_core.decode.sampling import Sampler, read
+from nemodiff_core.decode.sampling import Sampler, choose_beside, drawn_from, judge, read, read_with_judgements
+from nemodiff_core.decode.thinking import ThinkingBudget
+from nemodiff_core.decode.verification import verify
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.request import DecodeRequest
-from nemodiff_core.trace import Step, TokenEvent
+from nemodiff_core.trace import Step
 
-LAST = slice(-1, None)
+SHORTEST = 2  # a block of one cell would draft nothing
+
+
+class BlockLength:
+    """The length of the next block: `longest`, or twice the recent acceptance length where it may adapt.
+
+    The recent length is a mean in which every cycle weighs half as much as the one after it. Twice of it
+    leaves room to grow: blocks that are accepted whole double, and refused ones shrink within a few cycles.
+    """
+
+    def __init__(self, longest: int, adaptive: bool) -> None:
+        self.longest, self.adaptive = longest, adaptive
+        self._recent = longest / 2
+
+    def next(self) -> int:
+        """Cells of the next block, the pending token included."""
+        return max(SHORTEST, min(self.longest, round(2 * self._recent))) if self.adaptive else self.longest
+
+    def saw(self, emitted: int) -> None:
+        """A verification emitted so many tokens."""
+        self._recent = (self._recent + emitted) / 2
+
+
+def leading(sureness: Sequence[float], bound: float) -> list[int]:
+    """Indices of the run from the left whose values reach `bound`, and the first in any case.
+
+    The ratio is right only if a draft was drawn from the recorded distribution, whatever became of the cells
+    before it. So whether a cell is filled may depend on its distribution but not on the token drawn there, and
+    no cell may be filled after one to its right: accepting it would tell something about that one's token.
+    """
+    return list(range(max(1, next((i for i, value in enumerate(sureness) if value < bound), len(sureness)))))
 
 
 @torch.inference_mode()
@@ -26,56 +59,67 @@ def decode(
     mask_id: int,
     generator: torch.Generator,
     clock: Clock,
+    end_think_id: int | None = None,
 ) -> Iterator[Step]:
     """Yield the prefill and, for each cycle, its draft steps and the verification.
 
     Every emitted token is the causal pass's own choice given the text before it, so greedy output is AR's
-    and sampling keeps AR's distribution; drafts only decide how many tokens a verification yields.
+    and sampling keeps AR's distribution; drafts only decide how many tokens a verification yields. By the
+    rule `match` that choice is made without regard to the draft, by `ratio` it leans towards the draft as
+    far as the distribution allows.
     """
-    size = request.block_length
     knobs = (request.temperature, request.top_p, request.candidates)
     drafter = Sampler(mask_id, *knobs, tempered=True, generator=generator)
     verifier = Sampler(mask_id, *knobs, generator=generator)
-    policy = Threshold(request.threshold or 0.0)  # 0 fills all masks at once
+    bound = request.threshold or 0.0  # 0 fills all masks at once
+    policy = Threshold(bound)
+    by_ratio = request.verification == "ratio" and request.temperature > 0
     record = Recorder(clock)
     start, end = len(prompt), len(prompt) + request.max_new_tokens  # start: position of the pending token
-    cache = model.new_cache(end + size)
-    block = Block(size, mask_id, model.device)
+    stop_id = eos_id if request.stop_at_eos else None
+    thinking = ThinkingBudget(request, end_think_id, start)
+    lengths = BlockLength(request.block_length, request.adaptive_block)
+    cache = model.new_cache(end + request.block_length)
+    block_of = lru_cache(maxsize=None)(lambda length: Block(length, mask_id, model.device))
 
-    prompt_ids = torch.tensor([list(prompt)], device=model.device)
-    logits = model(prompt_ids, pattern="causal", cache=cache, write=True, rows=LAST)
-    (pending,) = read(verifier.choose(logits[0]))
-    yield record.step("prefill", 0, start, 0, [event("seed", start, pending)], [(start, pending)])
+    (look,) = read(verifier.choose(prefill(model, prompt, cache)))
+    seed = thinking.event("seed", start, look)
+    yield record.step("prefill", 0, start, 0, [seed], [(start, look)])
 
-    cycle = 0
-    while start + 1 < end and not (pending.token == eos_id and request.stop_at_eos):
-        block.begin(pending.token)
+    pending, cycle = seed.token, 0
+    while start + 1 < end and pending != stop_id:
+        size = thinking.reach(start + lengths.next()) - start
+        block = block_of(size)
+        block.begin(pending)
+        proposals = None  # [size, vocab]: what every cell's draft was drawn from
         while masked := block.masked:
-            logits = model(block.tensor, pattern="bidirectional", cache=cache, rows=block.rows(len(masked)))
-            looks = read(drafter.choose(logits[0]))
-            drafted = policy.choose([look.confidence for look in looks], 0)
+            rows = block.rows(len(masked))
+            logits = model(block.tensor, pattern="bidirectional", cache=cache, rows=rows, draft=request.adapter)[0]
+            packed = drafter.choose(logits)
+            if by_ratio:
+                # Cells that this step leaves masked are overwritten by the step that fills them.
+                q = drawn_from(drafter, logits)
+                proposals = q.new_zeros(size, q.shape[1]) if proposals is None else proposals
+                proposals[rows] = q
+                looks, judgements = read_with_judgements(packed, judge(q.log(), packed[:, 0].long(), mask_id))
+                drafted = leading([judgement.best_probability for judgement in judgements], bound)
+            else:
+                looks = read(packed)
+                drafted = policy.choose(looks, 0)
             events = [event("draft", start + masked[i], looks[i]) for i in drafted]
             block.fill([masked[i] for i in drafted], [looks[i].token for i in drafted])
             yield record.step("draft", start, start + size, cycle, events, ((start + i, k) for i, k in zip(masked, looks)))
 
-        logits = model(block.tensor, pattern="causal", cache=cache, write=True)
+        logits = model(block.tensor, pattern="causal", cache=cache, write=True)[0]
         # picks[i] is the causal choice for the position behind block cell i.
-        picks = read(verifier.choose(logits[0]))
-        matched = 0
-        while matched < size - 1 and picks[matched].token == block.cells[matched + 1]:
-            matched += 1
-        emitted = min(matched + 1, end - start - 1)
-        if request.stop_at_eos:
-            stop = next((i for i, pick in enumerate(picks[:emitted]) if pick.token == eos_id), emitted)
-            emitted = min(stop + 1, emitted)
-        kept = min(emitted, matched)  # drafts that stay; one more token, if any, is the bonus
-        events = [
-            *(event("accept", start + 1 + i, picks[i]) for i in range(kept)),
-            *(TokenEvent(start + i, block.cells[i], "reject") for i in range(kept + 1, size)),
-            *(event("bonus", start + 1 + i, picks[i]) for i in range(kept, emitted)),
-        ]
-        cache.crop(start + emitted)
+        if proposals is None:
+            picks = read(verifier.choose(logits))
+        else:
+            picks = read(choose_beside(verifier, logits, block.tensor[0, 1:], proposals[1:]))
+        verdict = verify(start, block.cells[1:], picks, end, stop_id, thinking)
+        cache.crop(start + verdict.emitted)
         looks = ((start + 1 + i, pick) for i, pick in enumerate(picks))
-        yield record.step("verify", start, start + size, cycle, events, looks)
-        pending = picks[emitted - 1]
-        start, cycle = start + emitted, cycle + 1
+        yield record.step("verify", start, start + size, cycle, verdict.events, looks)
+        lengths.saw(verdict.emitted)
+        pending = verdict.pending
+        start, cycle = start + verdict.emitted, cycle + 1

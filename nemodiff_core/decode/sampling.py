@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from nemodiff_core.errors import NemodiffError
 
@@ -21,6 +22,17 @@ class Look:
     entropy: float  # nats
     ids: tuple[int, ...] = ()
     probabilities: tuple[float, ...] = ()
+    margin: float = 0.0  # lead of the first candidate over the second, where a policy asks for it
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a forward thinks of a token that already stands somewhere, and what it would have written itself."""
+
+    probability: float
+    rank: int  # 0 = its own choice
+    best: int
+    best_probability: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +50,22 @@ class Sampler:
     candidates: int = 0
     tempered: bool = False
     generator: torch.Generator | None = None
+    margins: bool = False
 
-    def choose(self, logits: torch.Tensor, drawn: int | None = None) -> torch.Tensor:
-        """Everything one step needs to know of its rows [rows, vocab], packed as [rows, 3 + 2k] float32.
+    def choose(self, logits: torch.Tensor, drawn: int | None = None, banned: torch.Tensor | None = None) -> torch.Tensor:
+        """Everything one step needs to know of its rows [rows, vocab], packed as [rows, 3 + 2k (+ 1)] float32.
 
-        Columns: token, confidence, entropy, k candidate ids, k candidate probabilities. Packed, because one
-        tensor is one transfer. Ids are exact in float32 up to 2^24. Rows from `drawn` on are only looked at:
-        they use no randomness, so that recording more of a step cannot change what it chooses.
+        Columns: token, confidence, entropy, k candidate ids, k candidate probabilities, the margin if asked
+        for. Packed, because one tensor is one transfer. Ids are exact in float32 up to 2^24. Rows from `drawn`
+        on are only looked at: they use no randomness, so that recording more of a step cannot change what it
+        chooses. `banned` [rows, vocab] or [vocab] bool marks tokens that may not be chosen.
         """
         log_p = logits.log_softmax(-1, dtype=torch.float32)
         # The bound only matters for tokens of probability 0, whose share would be 0 times minus infinity.
         entropy = -torch.linalg.vecdot(log_p.exp(), log_p.clamp_min(-1e4))
         log_p[:, self.mask_id] = -torch.inf
+        if banned is not None:
+            log_p.masked_fill_(banned, -torch.inf)
         token = log_p.argmax(-1)
         source = log_p
         if self.temperature > 0:
@@ -62,18 +78,55 @@ class Sampler:
         if self.candidates:
             top = log_p.topk(min(self.candidates, log_p.shape[-1] - 1), dim=-1)
             columns += [top.indices.float(), top.values.exp()]
+        if self.margins:
+            first, second = log_p.topk(2, dim=-1).values.exp().unbind(-1)
+            columns.append((first - second)[:, None])
         return torch.cat(columns, -1)
 
 
 def read(packed: torch.Tensor) -> list[Look]:
     """Bring a packed table to the host: the one synchronisation of a step. Raises NemodiffError for NaN logits."""
-    k = (packed.shape[1] - 3) // 2
-    rows = packed.tolist()
+    k, margin = divmod(packed.shape[1] - 3, 2)
+    return looks_of(packed.tolist(), k, bool(margin))
+
+
+def looks_of(rows: list[list[float]], k: int, margin: bool) -> list[Look]:
+    """Rows of a packed table on the host, with k candidates. Raises NemodiffError for NaN logits."""
     if any(row[2] != row[2] for row in rows):
         raise NemodiffError(
             "the model computed values that are not numbers; load it in float32 or bfloat16, or check its weights."
         )
-    return [Look(int(row[0]), row[1], row[2], tuple(map(int, row[3 : 3 + k])), tuple(row[3 + k :])) for row in rows]
+    return [
+        Look(
+            int(row[0]),
+            row[1],
+            row[2],
+            tuple(map(int, row[3 : 3 + k])),
+            tuple(row[3 + k : 3 + 2 * k]),
+            row[3 + 2 * k] if margin else 0.0,
+        )
+        for row in rows
+    ]
+
+
+def judge(logits: torch.Tensor, tokens: torch.Tensor, mask_id: int) -> torch.Tensor:
+    """What rows [rows, vocab] think of `tokens` [rows]: probability, rank, best token, its probability; [rows, 4] float32."""
+    log_p = logits.log_softmax(-1, dtype=torch.float32)
+    log_p[:, mask_id] = -torch.inf
+    own = log_p.gather(-1, tokens[:, None])
+    best = log_p.max(-1)
+    rank = (log_p > own).sum(-1)
+    return torch.stack((own[:, 0].exp(), rank.float(), best.indices.float(), best.values.exp()), -1)
+
+
+def read_with_judgements(packed: torch.Tensor, judged: torch.Tensor) -> tuple[list[Look], list[Judgement]]:
+    """Bring what one forward chose and what it judged to the host in one transfer. Raises NemodiffError for NaN logits."""
+    width = max(packed.shape[1], judged.shape[1])
+    both = torch.cat((F.pad(packed, (0, width - packed.shape[1])), F.pad(judged, (0, width - judged.shape[1]))))
+    rows = both.tolist()
+    k, margin = divmod(packed.shape[1] - 3, 2)
+    looks = looks_of(rows[: len(packed)], k, bool(margin))
+    return looks, [Judgement(row[0], int(row[1]), int(row[2]), row[3]) for row in rows[len(packed) :]]
 
 
 def _draw(p: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
@@ -97,3 +150,35 @@ def _nucleus(p: torch.Tensor, top_p: float) -> torch.Tensor:
     outside = ordered.cumsum(-1) - ordered >= top_p
     outside[:, 0] = False
     return p.scatter(-1, order, ordered.masked_fill(outside, 0.0))
+
+
+def drawn_from(sampler: Sampler, logits: torch.Tensor) -> torch.Tensor:
+    """The distribution from which `sampler` draws rows [rows, vocab]: tempered, cut to the nucleus, normalised; float32."""
+    log_p = logits.log_softmax(-1, dtype=torch.float32)
+    log_p[:, sampler.mask_id] = -torch.inf
+    warm = (log_p / max(sampler.temperature, COLDEST)).log_softmax(-1)
+    p = _nucleus(warm.exp(), sampler.top_p)  # step by step as in `choose`, so that rounding moves no edge of a nucleus
+    return p / p.sum(-1, keepdim=True)
+
+
+def choose_beside(sampler: Sampler, logits: torch.Tensor, drafts: torch.Tensor, proposals: torch.Tensor) -> torch.Tensor:
+    """Choose tokens that follow `sampler`'s distribution p and are the draft as often as that allows.
+
+    Row i of logits [drafts + 1, vocab] keeps drafts[i], drawn from q = proposals[i] [vocab], with probability
+    min(1, p/q) and draws from the normalised positive part of p - q otherwise (Leviathan et al. 2023, §2.3);
+    the last row has no draft and draws from p. Packed as by `Sampler.choose`, with nothing read on the host.
+    """
+    p = drawn_from(sampler, logits)
+    spare = p.clone()
+    spare[:-1] = (p[:-1] - proposals).clamp_min_(0.0)
+    # Where rounding leaves nothing, p and q are the same, and p stands for both.
+    spare = torch.where(spare.sum(-1, keepdim=True) > 0, spare, p)
+    token = _draw(spare, sampler.generator)
+    heights = torch.rand(len(drafts), dtype=torch.float64, device=p.device, generator=sampler.generator)
+    at = drafts[:, None]
+    kept = heights * proposals.gather(-1, at)[:, 0] < p[:-1].gather(-1, at)[:, 0]
+    token[:-1] = torch.where(kept, drafts, token[:-1])
+    packed = sampler.choose(logits, drawn=0)
+    packed[:, 0] = token
+    packed[:, 1] = logits.log_softmax(-1, dtype=torch.float32).gather(-1, token[:, None])[:, 0].exp()
+    return packed

@@ -338,5 +338,9 @@ def test_screenshot_for_the_readme(served: Any, new_page: Callable[..., Page], t
     path = (Path(__file__).parents[2] / "docs" if asked else tmp_path) / "screenshot.png"
     path.parent.mkdir(exist_ok=True)
     screen.page.mouse.move(0, 0)
+    # Text that has just appeared still fades in.
+    screen.page.evaluate(
+        "Promise.all(document.getAnimations().filter((a) => a.effect.getTiming().iterations !== Infinity).map((a) => a.finished))"
+    )
     screen.page.screenshot(path=path)
     assert path.stat().st_size > 20_000

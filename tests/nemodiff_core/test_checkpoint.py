@@ -145,10 +145,7 @@ def test_tensor_names_and_config_keys_are_the_familys(folder):
     assert config["architectures"] == ["NemotronLabsDiffusionModel"] and config["torch_dtype"] == "float32"
 
 
-def test_the_draft_adapter_and_other_files_are_ignored(folder, model):
-    adapter = folder / "linear_spec_lora"
-    adapter.mkdir()
-    (adapter / "adapter_model.safetensors").write_bytes(b"not even a file of the format")
+def test_other_files_are_ignored(folder, model):
     (folder / "modeling_nemotron_labs_diffusion.py").write_text("raise SystemExit('code was run')")
     (folder / "training_state.pt").write_bytes(b"\x80\x04.")
     assert torch.equal(logits(load(folder, device="cpu").model), logits(model))
@@ -326,7 +323,8 @@ def hub(folder, tmp_path, monkeypatch):
             [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()],
             allow_patterns=allow_patterns,
         ):
-            shutil.copy(folder / file, snapshot / Path(file).name)
+            (snapshot / file).parent.mkdir(exist_ok=True)
+            shutil.copy(folder / file, snapshot / file)
         return str(snapshot)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
@@ -334,7 +332,7 @@ def hub(folder, tmp_path, monkeypatch):
 
 
 def test_a_hub_model_fetches_its_config_first_and_only_what_is_read(folder, model, hub):
-    for extra in ("pytorch_model.bin", "modeling_x.py", "linear_spec_lora/adapter_model.safetensors"):
+    for extra in ("pytorch_model.bin", "modeling_x.py", "linear_spec_lora/README.md"):
         (folder / extra).parent.mkdir(exist_ok=True)
         (folder / extra).write_bytes(b"unwanted")
     loaded = load("someone/a-model", device="cpu", revision="main")

@@ -55,7 +55,7 @@ def test_hostile_and_broken_files_are_refused(hand_made, tmp_path: Path):
         "deep": b"[" * 200_000,
         "list": b"[]",
         "number": b"1",
-        "another schema": whole.replace(b"nemodiff.trace/2", b"nemodiff.trace/9"),
+        "another schema": whole.replace(b"nemodiff.trace/1", b"nemodiff.trace/9"),
         "race of one": json.dumps(race).encode(),
         "race of strangers": json.dumps({**race, "traces": [1, 2]}).encode(),
         "race of many": json.dumps({**race, "traces": [hand_made["ar"]] * 5}).encode(),

@@ -7,6 +7,9 @@ const MARKS = {
   ar: ['committed'],
   diffusion: ['masked', 'seed', 'committed', 'rejected'],
   linear_spec: ['masked', 'seed', 'draft', 'accepted', 'rejected', 'bonus'],
+  quadratic_spec: ['masked', 'seed', 'draft', 'accepted', 'rejected', 'bonus'],
+  refine: ['masked', 'seed', 'draft', 'accepted', 'committed', 'pinned'],
+  infill: ['masked', 'committed', 'pinned'],
 };
 const NAMES = { masked: 'mask', rejected: 'rejected or trimmed' };
 

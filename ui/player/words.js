@@ -5,6 +5,8 @@ const MODES = new Map([
   ['diffusion', 'Block diffusion'],
   ['linear_spec', 'Self-speculation'],
   ['quadratic_spec', 'Quadratic self-speculation'],
+  ['refine', 'Revision of a draft'],
+  ['infill', 'Fill in the middle'],
 ]);
 const ENDINGS = new Map([
   ['eos', 'finished: end token'],

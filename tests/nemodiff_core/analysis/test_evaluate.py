@@ -7,8 +7,11 @@ import json
 import pytest
 
 from nemodiff_core.analysis import evaluate as evaluation
-from nemodiff_core.analysis.evaluate import SETTINGS, Setting, evaluate, markdown
+from nemodiff_core.analysis.evaluate import ADAPTED, LEARNED, SETTINGS, Setting, evaluate, markdown, settings_for, skeleton
 from nemodiff_core.analysis.tasks import examples_for
+from nemodiff_core.errors import RequestError
+from nemodiff_core.request import DecodeRequest
+from nemodiff_core.skeleton import Hole, parse_template
 
 
 @pytest.fixture
@@ -45,7 +48,23 @@ def test_the_table_says_what_the_report_says(report: dict) -> None:
     assert "50.0 %" in rows[2] and "100 %" in rows[3]
 
 
-def test_all_settings_are_sound_requests_and_budgets_fall() -> None:
+def test_all_settings_are_sound_requests(tiny_engine) -> None:
     names = [setting.name for setting in SETTINGS]
-    assert names[:2] == ["ar", "linear_spec"] and len(names) == len(set(names)) == 12
+    assert names[:3] == ["ar", "linear_spec", "quadratic_spec"] and len(names) == len(set(names))
+    for setting in (*SETTINGS, *LEARNED, ADAPTED):
+        DecodeRequest(prompt="x", **setting.knobs)
+    assert [s.name for s in settings_for(tiny_engine, ["ar", "diffusion, 1 step"])][:2] == ["ar", "diffusion, 1 step per block"]
+    with pytest.raises(RequestError, match="no setting begins"):
+        settings_for(tiny_engine, ["nonsense"])
     assert len(examples_for("test", 3)) == 24
+
+
+def test_json_skeletons_are_measured_beside_the_modes(tiny_engine) -> None:
+    report = evaluate(tiny_engine, per_family=8, families=["json"], settings=[Setting("one step", {"steps": 1})])
+    plain, filled = report["rows"]
+    assert filled["setting"] == "infill, JSON skeleton" and filled["valid_json"] == 1.0
+    assert plain["valid_json"] == 0.0, "a random model writes no JSON of its own"
+    example = next(e for e in examples_for("test", 8, families=["json"]) if e.kind == "to_json")
+    holes = [part for part in parse_template(skeleton(example)) if isinstance(part, Hole)]
+    assert len(holes) == len(example.facts["record"])
+    assert [h.kind for h in holes] == ["number" if isinstance(v, int) else "string" for v in example.facts["record"].values()]

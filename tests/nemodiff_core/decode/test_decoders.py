@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nemodiff_core.cache import KVCache
-from nemodiff_core.decode import MODES, ar, diffusion, linear_spec
+from nemodiff_core.decode import GIVEN, MODES, ar, denoise, diffusion, linear_spec, quadratic_spec, refine
 from nemodiff_core.metrics import nfe
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.request import DecodeRequest
@@ -26,7 +26,7 @@ quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCh
 @st.composite
 def knobs(draw: st.DrawFn, mode: str | None = None) -> dict:
     """Any sound combination of knobs."""
-    mode = mode or draw(st.sampled_from(sorted(MODES)))
+    mode = mode or draw(st.sampled_from(sorted(MODES.keys() - GIVEN)))
     fields = {
         "mode": mode,
         "block_length": draw(st.integers(2, 20)),
@@ -37,7 +37,7 @@ def knobs(draw: st.DrawFn, mode: str | None = None) -> dict:
         "seed": draw(st.integers(0, 99)),
         "candidates": draw(st.sampled_from([0, 0, 3])),
     }
-    if mode != "ar" and draw(st.booleans()):
+    if mode in ("diffusion", "linear_spec") and draw(st.booleans()):
         fields["threshold"] = draw(st.sampled_from([0.0, 0.05, 0.3, 0.9, 1.0]))
     elif mode == "diffusion" and draw(st.booleans()):
         fields["steps"] = draw(st.integers(1, 8))
@@ -109,17 +109,18 @@ def test_every_run_is_sound(model, prompt, fields, lean) -> None:
             assert list(cell.probabilities) == sorted(cell.probabilities, reverse=True)
 
 
-@given(model=models, prompt=prompts, fields=knobs())
+# Quadratic forwards are of another kind: test_speculation.py.
+@given(model=models, prompt=prompts, fields=knobs().filter(lambda fields: fields["mode"] != "quadratic_spec"))
 @quick
 def test_steps_are_the_forwards_that_ran_and_only_causal_passes_write(model, prompt, fields) -> None:
     calls: list[tuple[str, bool, int]] = []
     caches: set[KVCache] = set()
     plain = TriModeModel.forward
 
-    def spy(self, tokens, *, pattern, cache=None, write=False, rows=None):
+    def spy(self, tokens, *, pattern, cache=None, write=False, rows=None, draft=False):
         calls.append((pattern, write, tokens.shape[1]))
         caches.add(cache)
-        return plain(self, tokens, pattern=pattern, cache=cache, write=write, rows=rows)
+        return plain(self, tokens, pattern=pattern, cache=cache, write=write, rows=rows, draft=draft)
 
     TriModeModel.forward = spy
     try:
@@ -152,7 +153,7 @@ def test_a_smaller_budget_writes_a_prefix(model, prompt, fields, shorter) -> Non
     assert short == long[: len(short)]
 
 
-@pytest.mark.parametrize("mode", sorted(MODES))
+@pytest.mark.parametrize("mode", sorted(MODES.keys() - GIVEN))
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_the_mask_is_never_written_even_by_a_model_that_loves_it(mode: str, temperature: float) -> None:
     model = biased(MODELS[0], MASK, 50.0)
@@ -189,11 +190,14 @@ def test_recording_candidates_changes_nothing_else(model, prompt, fields, more) 
     assert not any(s.candidates for s in bare)
     for step in full:
         looked_at = {
-            "prefill": {step.span[1]},
+            "prefill": {len(prompt)},
             "ar": {step.span[1]},
             "denoise": set(range(*step.span)),
             "draft": {e.position for e in step.events},  # at least the cells drafted now
-            "verify": {position + 1 for position in range(*step.span)},
+            # Of a quadratic verification, the cells that were decided or drafted.
+            "verify": {e.position for e in step.events}
+            if fields["mode"] == "quadratic_spec"
+            else {position + 1 for position in range(*step.span)},
             "commit": {e.position for e in step.events if e.kind == "seed"},
         }[step.phase]
         assert looked_at <= {cell.position for cell in step.candidates}
@@ -220,18 +224,17 @@ class HostReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("mode", sorted(MODES))
+@pytest.mark.parametrize("mode", sorted(MODES.keys() - GIVEN))
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_step_waits_for_the_device_once(mode: str, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
-    for module in (ar, diffusion, linear_spec):
+    for module in (ar, denoise, diffusion, linear_spec, quadratic_spec, refine):
         plain = module.read
         monkeypatch.setattr(module, "read", lambda packed, plain=plain: reads.append(1) or plain(packed))
     with HostReads() as host:
         steps = decode(MODELS[0], [5, 6, 7], mode=mode, temperature=temperature, top_p=0.9, candidates=4, max_new_tokens=20,
                        block_length=6, stop_at_eos=False)  # fmt: skip
-    # The last commit pass predicts nothing that anybody reads.
-    assert len(reads) == len(steps) - (mode == "diffusion")
+    assert len(reads) == len(steps)
     assert host.count == 0
 
 

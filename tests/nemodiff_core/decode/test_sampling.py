@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from nemodiff_core.decode.commit import EvenSchedule, Threshold
 from nemodiff_core.decode.sampling import Sampler, read
 from nemodiff_core.errors import NemodiffError
 
@@ -95,25 +94,3 @@ def test_sampled_frequencies_follow_the_tempered_softmax() -> None:
     tokens = torch.tensor([seen.token for seen in read(sampler.choose(logits.repeat(20_000, 1)))])
     shares = torch.bincount(tokens, minlength=4) / len(tokens)
     torch.testing.assert_close(shares, (logits / 2).softmax(0), atol=0.015, rtol=0)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.floats(0, 1))
-@settings(max_examples=100, deadline=None)
-def test_threshold_commits_the_sure_and_the_surest(confidences: list[float], bound: float) -> None:
-    chosen = Threshold(bound).choose(confidences, 0)
-    assert max(confidences) in [confidences[i] for i in chosen]
-    assert all(confidences[i] < bound for i in range(len(confidences)) if i not in chosen)
-    assert len(chosen) == max(1, sum(c >= bound for c in confidences))
-
-
-@given(st.integers(1, 63), st.integers(1, 70))
-@settings(max_examples=100, deadline=None)
-def test_even_schedule_spreads_the_masks(masks: int, steps: int) -> None:
-    policy, left, sizes = EvenSchedule(steps, masks), masks, []
-    while left:
-        chosen = policy.choose([math.sin(i) for i in range(left)], len(sizes))
-        assert len(set(chosen)) == len(chosen)
-        left -= len(chosen)
-        sizes.append(len(chosen))
-    assert len(sizes) == min(masks, steps)
-    assert max(sizes) - min(sizes) <= 1 and sizes == sorted(sizes, reverse=True)
