@@ -17,8 +17,8 @@ from ui.runs import RunRecord, RunStore
 
 FOLDER = Path(__file__).parent / "recorded"
 NAMES = {REFINE: "refine", RACE: "race"}
-# Short enough to watch to its end, long enough for three blocks; the test split keeps it out of training.
-PROMPT = "Turn this into JSON: Anna orders 35 pieces of the drum in green for 93 dollars."
+# Short enough to watch to its end, long enough for four blocks; the test split keeps it out of training.
+PROMPT = "What is 859 + 344?"
 _KNOBS = {
     "mode": "diffusion", "block_length": 16, "rule": "threshold", "threshold": 0.9, "draft": "one", "temperature": 0.0,
     "max_new_tokens": 128, "stop_at_eos": True, "candidates": 5,

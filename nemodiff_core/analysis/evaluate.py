@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 from nemodiff_core.analysis.example import Example
 from nemodiff_core.analysis.tasks import examples_for, grade
-from nemodiff_core.engine import Engine
+from nemodiff_core.engine import Engine, environment
 from nemodiff_core.errors import RequestError
 from nemodiff_core.metrics import summary
 from nemodiff_core.request import DecodeRequest
@@ -133,7 +132,7 @@ def evaluate(
         "per_family": per_family,
         "seed": seed,
         "block_length": block_length,
-        "machine": {"system": platform.platform(), "processor": platform.processor() or platform.machine()},
+        "machine": environment()["hardware"],
         "date": time.strftime("%Y-%m-%d"),
         "rows": rows,
     }
@@ -221,7 +220,7 @@ def markdown(report: dict[str, Any]) -> str:
     head = ["setting", "all", *families, "to_json", "valid", "TPF", "acceptance", "= AR", "tokens/s"]
     lines = [
         f"Model {report['model']['id']}, {report['per_family']} held-out prompts per family, block "
-        f"{report['block_length']}, greedy, {report['date']}, {report['machine']['system']}.",
+        f"{report['block_length']}, greedy, {report['date']}, {report['machine']['processor']}.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + " --- |" + " ---: |" * (len(head) - 1),

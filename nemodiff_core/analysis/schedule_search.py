@@ -52,8 +52,9 @@ class _Search:
     def run(self) -> Found:
         greedy = self.greedy()
         self.best = self.walk()[0] if greedy is None else greedy
-        # One forward cannot be beaten, nor can two where the first state does not show everything.
-        minimal = len(self.best) <= 2 or self.improve()
+        # One forward cannot be beaten. Nor can two where the first state does not show all that is needed, unless
+        # that is a single cell, which may be given on the reference's word at once.
+        minimal = len(self.best) <= (2 if len(self.needed) > 1 else 1) or self.improve()
         return Found(self.best, minimal, None if greedy is None else len(greedy), len(self.seen))
 
     def look(self, state: State) -> tuple[int, ...]:

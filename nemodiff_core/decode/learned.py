@@ -22,6 +22,7 @@ from nemodiff_core.errors import CheckpointError
 CONFIG, WEIGHTS = "sampler_config.json", "sampler.safetensors"
 TOP = 3  # candidates a cell is described by
 DEFAULT_BOUND = 0.7
+DROPOUT = 0.1  # in training only
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,13 @@ class CommitSampler(nn.Module):
         self.enter = nn.Linear(TOP * config.projected + TOP + 3, config.hidden)
         self.offsets = nn.Embedding(config.longest, config.hidden)
         layer = nn.TransformerEncoderLayer(
-            config.hidden, config.heads, 2 * config.hidden, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            config.hidden, config.heads, 2 * config.hidden, dropout=DROPOUT, activation="gelu", batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
         self.leave = nn.Linear(config.hidden, 1)
+        # A fresh network says what the model's own probability says; what it learns is where that is wrong.
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
 
     @classmethod
     def for_embeddings(cls, embeddings: torch.Tensor, **geometry: int) -> CommitSampler:
@@ -85,7 +89,8 @@ class CommitSampler(nn.Module):
             -1,
         )
         x = self.enter(features) + self.offsets(offsets.clamp_max(self.config.longest - 1))
-        return self.leave(self.layers(x, src_key_padding_mask=absent))[..., 0]
+        said = torch.logit(probabilities[..., 0], eps=1e-4)
+        return said + self.leave(self.layers(x, src_key_padding_mask=absent))[..., 0]
 
 
 @dataclass(frozen=True)

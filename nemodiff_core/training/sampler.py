@@ -7,6 +7,7 @@ ordinary traces, so the network learns from exactly what a decoder can see.
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -32,8 +33,10 @@ class SamplerSettings:
     minutes: float = 2.0  # of training, after the trajectories were written
     block: int = 16
     batch: int = 256  # forwards
-    lr: float = 2e-3
-    held_out: float = 0.1  # share of the prompts that only measures
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    held_out: float = 0.1  # share of the prompts that only measures, and as much again that says when to stop
+    every: int = 50  # updates between two looks at the latter
     seed: int = 0
 
 
@@ -133,6 +136,18 @@ def loss_of(net: CommitSampler, part: Examples) -> tuple[torch.Tensor, torch.Ten
     return F.binary_cross_entropy_with_logits(logits, target), (logits > 0) == (target > 0.5)
 
 
+def measure(net: CommitSampler, part: Examples, rows: int = 1024) -> tuple[float, float]:
+    """Mean cross-entropy (nats) over the cells, and the share of cells told right. Leaves `net` in its mode."""
+    was, total, right, cells = net.training, 0.0, 0, 0
+    net.eval()
+    with torch.inference_mode():
+        for index in torch.arange(len(part.final)).split(rows):
+            loss, told = loss_of(net, part.rows(index))
+            total, right, cells = total + loss.item() * len(told), right + int(told.sum()), cells + len(told)
+    net.train(was)
+    return total / cells, right / cells
+
+
 def train_sampler(
     engine: Engine,
     settings: SamplerSettings,
@@ -143,14 +158,15 @@ def train_sampler(
     tell = listen or (lambda what, done, of: None)
     traces = trajectories(engine, settings, lambda done, of: tell("writing answers", done, of))
     cut = max(1, int(len(traces) * settings.held_out))
-    if len(traces) <= cut:
-        raise NemodiffError("one prompt cannot both teach and measure; give at least two.")
-    held, taught = examples_of(traces[:cut]), examples_of(traces[cut:])
+    if len(traces) <= 2 * cut:
+        raise NemodiffError("a prompt cannot both teach and measure; give at least three.")
+    held, watched, taught = examples_of(traces[:cut]), examples_of(traces[cut : 2 * cut]), examples_of(traces[2 * cut :])
     torch.manual_seed(settings.seed)
     net = CommitSampler.for_embeddings(engine.checkpoint.model.encoder.embed_tokens.weight.detach().cpu())
-    optimizer = torch.optim.AdamW(net.parameters(), lr=settings.lr, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     began, budget = time.monotonic(), settings.minutes * 60
     generator = torch.Generator().manual_seed(settings.seed)
+    best, kept, update = measure(net, watched)[0], copy.deepcopy(net.state_dict()), 0
     while (share := (time.monotonic() - began) / budget) < 1:
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * max(1 - share, 0.02)
@@ -159,13 +175,17 @@ def train_sampler(
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        update += 1
+        # Forwards of one answer repeat each other, so the network soon knows its prompts by heart: what is kept is
+        # what did best on others.
+        if update % settings.every == 0 and (now := measure(net, watched)[0]) < best:
+            best, kept = now, copy.deepcopy(net.state_dict())
         tell("training", min(int(share * 1000), 1000), 1000)
-    net.eval()
-    with torch.inference_mode():
-        loss, right = loss_of(net, held)
-        here = ~held.absent
-        plain = F.binary_cross_entropy(held.probabilities[here][:, 0].clamp(1e-4, 1 - 1e-4), held.final[here])
-    result = SamplerResult(len(held.final), len(right), loss.item(), right.float().mean().item(), plain.item())
+    net.load_state_dict(kept)
+    loss, accuracy = measure(net, held)
+    here = ~held.absent
+    plain = F.binary_cross_entropy(held.probabilities[here][:, 0].clamp(1e-4, 1 - 1e-4), held.final[here])
+    result = SamplerResult(len(held.final), int(here.sum()), loss, accuracy, plain.item())
     save_sampler(net, folder)
     record = {"settings": asdict(settings), "held_out": asdict(result), "finished": time.strftime("%Y-%m-%d")}
     (folder / "sampler_training.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")

@@ -95,6 +95,12 @@ def test_everything_at_once_takes_one_forward_to_find() -> None:
     assert found == Found((frozenset((1, 2, 3)),), True, 1, 1)
 
 
+def test_a_single_sampled_cell_is_given_at_once() -> None:
+    # What is needed is the cell that the reference sampled; the one before it in its order may be left out.
+    found = fewest_forwards(lambda state: () if state else (1,), (1, 2), frozenset((2,)), budget=300)
+    assert found.schedule == (frozenset((2,)),) and found.minimal and found.greedy == 2
+
+
 def test_nothing_to_fill_takes_no_forward() -> None:
     assert fewest_forwards(lambda state: (), (), frozenset(), budget=300) == Found((), True, 0, 0)
 
