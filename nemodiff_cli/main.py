@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -79,17 +80,25 @@ def serve(
     port: Annotated[Optional[int], Option(help="Port; default: the first free one from 7860.")] = None,
     root_path: Annotated[Optional[str], Option(help="Path under which a reverse proxy shows the app.")] = None,
     open_browser: Annotated[bool, Option("--open", help="Open a browser window.")] = False,
+    also: Annotated[Optional[list[str]], Option("--also", help="Another checkpoint that lanes of a race may use; may be given several times.")] = None,
+    keep_prompts: Annotated[bool, Option("--keep-prompts", help="Store the prompts of blind races with their votes.")] = False,
 ) -> None:
     """Open the web app."""
     from ui.app import ServeSettings, launch
     from ui.loader import ModelChoice
 
-    launch(ServeSettings(ModelChoice(model, revision, dtype, device), host, port, root_path, open_browser))
+    others = tuple(ModelChoice(source, None, dtype, device) for source in also or ())
+    launch(
+        ServeSettings(
+            ModelChoice(model, revision, dtype, device), host, port, root_path, open_browser,
+            extra_models=others, keep_prompts=keep_prompts,
+        )
+    )  # fmt: skip
 
 
 @app.command()
 def decode(
-    prompt: Annotated[str, Argument(help="What to ask; - reads it from standard input.")],
+    prompt: Annotated[list[str], Argument(help="What to ask; - reads it from standard input. Several are decoded as one batch.")],
     mode: Annotated[Mode, Option(help="The decoder.")] = Mode.diffusion,
     model: Model = None,
     revision: Revision = None,
@@ -123,12 +132,11 @@ def decode(
     pin: Annotated[Optional[list[str]], Option(help="OFFSET=ID: a token that stays at that offset of the answer; repeat for several.")] = None,
     json_path: Json = None,
 ) -> None:
-    """Decode one prompt and watch it in the terminal."""
-    from nemodiff_cli.decode import check_target, run_decode
+    """Decode a prompt and watch it in the terminal; several prompts share their forwards, and each has a trace of its own."""
+    from nemodiff_cli.decode import check_target, run_batch, run_decode
     from nemodiff_core.request import parse_request
 
     fields = {
-        "prompt": sys.stdin.read() if prompt == "-" else prompt,
         "mode": mode.value,
         "chat": chat,
         "temperature": temperature,
@@ -156,9 +164,14 @@ def decode(
         remask_bound=remask_bound,
         pins=_pins(pin) if pin else None,
     )
-    request = parse_request(fields)  # mistakes are told before a model is loaded
+    # Mistakes are told before a model is loaded.
+    requests = [parse_request({"prompt": sys.stdin.read() if text == "-" else text} | fields) for text in prompt]
     check_target(json_path)
-    run_decode(request, _engine(model, revision, dtype, device), json_path)
+    engine = _engine(model, revision, dtype, device)
+    if len(requests) == 1:
+        run_decode(requests[0], engine, json_path)
+    else:
+        run_batch(requests, engine, json_path)
 
 
 def _pins(pairs: list[str]) -> list[tuple[int, int]]:
@@ -477,16 +490,49 @@ def info(
     run_info(model, revision, dtype)
 
 
+@app.command()
+def export(
+    traces: Annotated[list[Path], Argument(metavar="TRACE...", help="A saved run or race (.json or .json.gz); several files make a race.")],
+    to: Annotated[Path, Option(help="What to write: .html plays anywhere offline; .gif, .mp4 or .csv.")],
+    table: Annotated[Optional[str], Option(help="What a .csv holds: steps, tokens, cycles or metrics. Default: steps.")] = None,
+    theme: Annotated[str, Option(help="Colours of a .gif or .mp4: light or dark.")] = "light",
+) -> None:
+    """Turn a saved run into a page that plays it, a film, or a table."""
+    from nemodiff_cli.export import run_export
+
+    run_export(traces, to, table, theme)
+
+
+@app.command()
+def bench(
+    targets: Annotated[Optional[list[str]], Argument(metavar="[TARGET]...", help="player, page, trace, kernels; default: all.")] = None,
+    model: Model = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    json_: Annotated[Optional[Path], Option("--json", help="Save the report here.")] = None,
+) -> None:
+    """Measure what must be fast on this machine: drawing, opening the page, recording, the kernels."""
+    from nemodiff_cli.bench import run_bench
+
+    run_bench(targets or [], lambda: _engine(model, None, dtype, device), json_)
+
+
 @app.command(hidden=True)
 def record(
     model: Model = None,
     prompt: Annotated[Optional[str], Option(help="What to ask; default: the opening prompt.")] = None,
+    lessons_only: Annotated[bool, Option("--lessons-only", help="Leave alone what the page opens on.")] = False,
 ) -> None:
-    """Decode the runs again that the page opens on (ui/recorded)."""
-    from ui.opening import record as record_opening
+    """Decode the recorded runs again: those that the page opens on, and those of the lessons and the gallery (ui/recorded)."""
+    from ui import gallery, lessons, opening
 
-    for path in record_opening(_engine(model, None, None, None), prompt):
-        typer.echo(f"{path}  {path.stat().st_size / 1024:.0f} KB")
+    engine = _engine(model, None, None, None)
+    kinds = [] if lessons_only else [partial(opening.record, engine, prompt)]
+    for record in (*kinds, partial(gallery.record, engine)):
+        for path in record():
+            typer.echo(f"{path}  {path.stat().st_size / 1024:.0f} KB")
+    if problems := lessons.check():
+        raise NemodiffError("the lessons no longer hold: " + " ".join(problems))
 
 
 def _engine(model: str | None, revision: str | None, dtype: str | None, device: str | None):  # -> Engine

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from nemodiff_cli.sweep import wide_console
+from nemodiff_core.analysis.probe import measure_device
 from nemodiff_core.analysis.roofline import (
     Device,
     Geometry,
@@ -15,7 +16,6 @@ from nemodiff_core.analysis.roofline import (
     floor,
     known_device,
     load_of,
-    measure_device,
     overlay,
     streams_that_fit,
     tokens_per_second,

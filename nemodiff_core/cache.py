@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -36,6 +37,13 @@ class KVCache:
         self.batch = batch
         self.capacity = capacity
         self.length = 0
+
+    def row(self, number: int) -> KVCache:
+        """Row `number` as a cache of one row, which shares this one's storage and has a length of its own."""
+        row = copy.copy(self)
+        row.keys, row.values = ([each[number : number + 1] for each in part] for part in (self.keys, self.values))
+        row.batch = 1
+        return row
 
     def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Store one layer's keys and values ([batch, kv_heads, q, head_dim]) at length .. length+q.

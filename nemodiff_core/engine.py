@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import platform
 import secrets
@@ -20,6 +21,9 @@ import torch
 from nemodiff_core import __version__
 from nemodiff_core.checkpoint import Checkpoint
 from nemodiff_core.decode import GIVEN, MODES
+from nemodiff_core.decode.batch import together
+from nemodiff_core.decode.calls import Decoding
+from nemodiff_core.decode.canvas import Clock
 from nemodiff_core.decode.infill import Gap
 from nemodiff_core.errors import NemodiffError, RequestError
 from nemodiff_core.request import DecodeRequest, Limits
@@ -84,6 +88,49 @@ class Engine:
 
         Raises RequestError where the request does not fit the host's limits or the model's context.
         """
+        return Run(self, request, *self._prepare(request), stop or threading.Event())
+
+    def run_batch(self, requests: Sequence[DecodeRequest], stop: threading.Event | None = None) -> BatchRun:
+        """Check the requests and prepare a run in which they share their forwards, whatever their modes.
+
+        Every row writes what it would write alone. Raises RequestError as `run` does, and for none or too many.
+        """
+        if not 1 <= len(requests) <= self.limits.max_batch:
+            raise RequestError(
+                f"{len(requests)} requests were given, but this host decodes 1 to {self.limits.max_batch} together; give so many."
+            )
+        rows = [Recording(self, request, *self._prepare(request), batch=len(requests)) for request in requests]
+        return BatchRun(rows, stop or threading.Event())
+
+    @contextlib.contextmanager
+    def turn(self, give_up: Callable[[], bool]) -> Iterator[Callable[[], None]]:
+        """The device's turn for work on the model that is no run; raises NemodiffError when `give_up` says so first.
+
+        Yields a function that lets whoever waits go first, to be called now and then by long work.
+        """
+        held = False
+
+        def take() -> None:
+            nonlocal held
+            held = self._device.acquire(give_up)
+            if not held:
+                raise NemodiffError("It was stopped while another run had the device; start it again.")
+
+        def pass_on() -> None:
+            nonlocal held
+            self._device.release()
+            held = False
+            take()
+
+        take()
+        try:
+            yield pass_on
+        finally:
+            if held:
+                self._device.release()
+
+    def _prepare(self, request: DecodeRequest) -> tuple[list[int], list[Any]]:
+        """The prompt's ids, and what stands in the answer from the start. Raises RequestError."""
         request.check(self.limits)
         tokenizer = self.checkpoint.tokenizer
         if request.chat:
@@ -108,7 +155,7 @@ class Engine:
                 "shorten the prompt or lower max_new_tokens."
             )
         self._check_fit(request, given)
-        return Run(self, request, prompt, stop or threading.Event(), given)
+        return prompt, given
 
     def _given(self, request: DecodeRequest) -> list[Any]:
         """What stands in the answer from the start: the draft's ids, or the template's text and gaps."""
@@ -163,80 +210,26 @@ class Engine:
         }
 
 
-class Run:
-    """One decoding run. Iterate it once for its Steps; `trace()` is valid at any time, also in mid-run."""
+class Recording:
+    """One request and what its decoder has done so far; `trace()` is valid at any time."""
 
-    def __init__(
-        self, engine: Engine, request: DecodeRequest, prompt: list[int], stop: threading.Event, given: Sequence[Any] = ()
-    ) -> None:
+    def __init__(self, engine: Engine, request: DecodeRequest, prompt: list[int], given: Sequence[Any], batch: int = 1) -> None:
+        """`batch` is how many requests share the forwards."""
         self.engine = engine
-        self._given = given
         self.request = request
         self.prompt_ids = prompt
-        self.stop = stop
+        self.batch = batch
         self.id = secrets.token_hex(8)
         self.created = datetime.now(UTC).isoformat(timespec="seconds")
         self.steps: list[Step] = []
         self.stop_reason = "cancelled"  # until a run comes to its own end, leaving it is what ended it
-        self._closed = False
-        self._steps = self._run()
+        self._given = given
 
-    def __iter__(self) -> Iterator[Step]:
-        return self._steps
-
-    def close(self) -> None:
-        """End the run now: its cache and the device are free when this returns.
-
-        Where another thread is inside a step, they are free when that step ends.
-        """
-        self._closed = True
-        try:
-            self._steps.close()
-        except ValueError:  # "generator already executing": that thread meets the flag before the next step
-            pass
-
-    def _run(self) -> Iterator[Step]:
-        limits, request = self.engine.limits, self.request
-        seconds = min(limits.max_seconds, request.deadline_s or limits.max_seconds)
-        deadline = time.monotonic() + seconds
-
-        def over() -> bool:
-            if self.stop.is_set() or self._closed:
-                return True
-            if time.monotonic() > deadline:
-                self.stop_reason = "deadline"
-                return True
-            return False
-
-        turns = self.engine._device
-        if not turns.acquire(give_up=over):
-            return
-        decoder = None
-        try:
-            decoder = self._decoder()
-            while not over():
-                step = next(decoder, None)
-                if step is None:
-                    self.stop_reason = self._own_end()
-                    return
-                self.steps.append(step)
-                yield step
-        except NemodiffError:
-            self.stop_reason = "error"
-            raise
-        except Exception as error:
-            self.stop_reason = "error"
-            raise _explained(error) from error
-        finally:
-            if decoder is not None:
-                decoder.close()  # drops the cache
-            turns.release()
-
-    def _decoder(self) -> Iterator[Step]:
+    def decoder(self, clock: Clock) -> Decoding[None]:
+        """A fresh decoder for the request; `clock` counts from the start of the run."""
         checkpoint = self.engine.checkpoint
         device = checkpoint.model.device
         generator = torch.Generator(device=device).manual_seed(self.request.seed)
-        began = time.perf_counter_ns()
         return MODES[self.request.mode](
             checkpoint.model,
             self.prompt_ids,
@@ -244,15 +237,16 @@ class Run:
             eos_id=checkpoint.tokenizer.eos_id,
             mask_id=checkpoint.tokenizer.mask_id,
             generator=generator,
-            clock=lambda: time.perf_counter_ns() - began,
+            clock=clock,
             end_think_id=self.engine.end_think_id,
             **({"given": self._given} if self.request.mode in GIVEN else {}),
         )
 
-    def _own_end(self) -> str:
+    def end(self) -> None:
+        """The decoder came to its own end."""
         output = fold(len(self.prompt_ids), self.steps).output()
         ended = self.request.stop_at_eos and output and output[-1] == self.engine.checkpoint.tokenizer.eos_id
-        return "eos" if ended else "length"
+        self.stop_reason = "eos" if ended else "length"
 
     def trace(self) -> Trace:
         """The run as recorded so far; any thread may ask, also while another one decodes."""
@@ -275,8 +269,93 @@ class Run:
             vocabulary={str(i): piece(i) for i in sorted(mentioned)},
             steps=steps,
             stop_reason=reason,
-            environment=environment(),
+            environment=environment() | ({"batch": self.batch} if self.batch > 1 else {}),
         )
+
+
+class Run(Recording):
+    """One decoding run. Iterate it once for its Steps; `trace()` is valid at any time, also in mid-run."""
+
+    def __init__(
+        self, engine: Engine, request: DecodeRequest, prompt: list[int], given: Sequence[Any], stop: threading.Event
+    ) -> None:
+        super().__init__(engine, request, prompt, given)
+        self._alone = BatchRun([self], stop)
+
+    def __iter__(self) -> Iterator[Step]:
+        return (step for _, step in self._alone)
+
+    def close(self) -> None:
+        """End the run now: its cache and the device are free when this returns.
+
+        Where another thread is inside a step, they are free when that step ends.
+        """
+        self._alone.close()
+
+
+class BatchRun:
+    """Requests that are decoded together. Iterate it once for (row, Step); `rows` hold the records and their traces.
+
+    They share the device's turn and one clock, so a Step's time is that of the batch and not of its row. A row
+    that ends, or whose deadline passes, leaves the others to go on.
+    """
+
+    def __init__(self, rows: Sequence[Recording], stop: threading.Event) -> None:
+        self.engine = rows[0].engine
+        self.rows = rows
+        self.stop = stop
+        self._closed = False
+        self._steps = self._run()
+
+    def __iter__(self) -> Iterator[tuple[int, Step]]:
+        return self._steps
+
+    def close(self) -> None:
+        """End the run now; see `Run.close`."""
+        self._closed = True
+        try:
+            self._steps.close()
+        except ValueError:  # "generator already executing": that thread meets the flag before the next step
+            pass
+
+    def _run(self) -> Iterator[tuple[int, Step]]:
+        longest, began = self.engine.limits.max_seconds, time.monotonic()
+        deadlines = [began + min(longest, row.request.deadline_s or longest) for row in self.rows]
+        live = set(range(len(self.rows)))
+
+        def over() -> bool:
+            if self.stop.is_set() or self._closed:
+                return True
+            for row in [row for row in live if time.monotonic() > deadlines[row]]:
+                self.rows[row].stop_reason = "deadline"
+                live.discard(row)
+            return not live
+
+        turns = self.engine._device
+        if not turns.acquire(give_up=over):
+            return
+        steps = None
+        try:
+            began_ns = time.perf_counter_ns()
+            decoders = [row.decoder(lambda: time.perf_counter_ns() - began_ns) for row in self.rows]
+            steps = together(self.engine.checkpoint.model, decoders, live)
+            while not over():
+                row, step = next(steps)
+                if step is None:
+                    self.rows[row].end()
+                else:
+                    self.rows[row].steps.append(step)
+                    yield row, step
+        except Exception as error:
+            for row in live:
+                self.rows[row].stop_reason = "error"
+            if isinstance(error, NemodiffError):
+                raise
+            raise _explained(error) from error
+        finally:
+            if steps is not None:
+                steps.close()  # drops the cache
+            turns.release()
 
 
 def _explained(error: Exception) -> NemodiffError:

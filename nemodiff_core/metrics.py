@@ -53,6 +53,11 @@ def acceptance_length(trace: Trace) -> float | None:
     return fmean(lengths) if lengths else None
 
 
+def batch(trace: Trace) -> int:
+    """Runs that shared the forwards; where it is not 1, times are those of all of them together."""
+    return trace.environment.get("batch", 1)
+
+
 def seconds(trace: Trace) -> float:
     """From the start of the run to the end of its last forward."""
     return trace.steps[-1].elapsed_ns / 1e9 if trace.steps else 0.0

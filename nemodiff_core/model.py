@@ -8,6 +8,7 @@ an argument of the forward; no layer remembers it. Module names follow the check
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -19,8 +20,19 @@ from nemodiff_core.config import ModelConfig, RopeConfig
 
 if TYPE_CHECKING:  # plain data to the model: reading and writing adapters is not its concern
     from nemodiff_core.lora import DraftAdapter, LowRank
+    from nemodiff_core.packed import Packed
 
 Pattern = Literal["causal", "bidirectional"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An input that is neither plainly causal nor plainly bidirectional; the cached prefix is visible to all of it."""
+
+    offsets: torch.Tensor  # [q] positions, counted from the end of the cached prefix
+    visible: torch.Tensor  # [q, q] bool, True = the query (row) sees the key
+    reach: int  # every offset is below it
+    causal: int = 0  # so many first inputs are a plain causal chain, which the cache may keep
 
 
 def rope_inverse_frequencies(rope: RopeConfig, head_dim: int) -> torch.Tensor:
@@ -92,6 +104,7 @@ class Attention(nn.Module):
         cache: KVCache | None,
         write: int,  # how many of the first inputs the cache keeps
         update: LowRank | None,  # the draft adapter's part of this layer; None = the base weights alone
+        packed: Packed | None,  # the rows that stand in this input one after another, each with a cache of its own
     ) -> torch.Tensor:
         batch, count, _ = x.shape
         shape = (batch, count, -1, self.head_dim)
@@ -100,7 +113,9 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(shape).transpose(1, 2)
         if query_scale is not None:
             q = q * query_scale
-        if cache is not None:
+        if packed is not None:
+            q, k, v = packed.spread(self.layer, q, k, v)
+        elif cache is not None:
             if write:
                 cache.write(self.layer, k[:, :, :write], v[:, :, :write])
             known_k, known_v = cache.read(self.layer, cache.length + write)
@@ -114,7 +129,9 @@ class Attention(nn.Module):
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal, scale=self.head_dim**-0.5, enable_gqa=k.shape[1] != q.shape[1]
         )
-        out = out.transpose(1, 2).reshape(batch, count, -1)
+        out = out.transpose(1, 2).flatten(2)
+        if packed is not None:
+            out = packed.collect(out)
         return self.o_proj(out) if update is None else self.o_proj(out) + update(out)
 
 
@@ -248,12 +265,14 @@ class TriModeModel(nn.Module):
         cache: KVCache | None = None,
         write: int = 0,
         draft: bool = False,
+        packed: Packed | None = None,
     ) -> torch.Tensor:
         """Normalised last hidden states [batch, q, hidden] of tokens at `positions` [q] or [batch, q], below `limit`.
 
         The level at which training works: it passes the noisy ‖ clean mask (facts §5), [batch, 1, q, kv], and
         positions of its own for every row. The cache receives the keys and values of the first `write` tokens,
-        which must see nothing but the prefix and one another, causally; advancing it is the caller's.
+        which must see nothing but the prefix and one another, causally; advancing it is the caller's. With `packed`,
+        tokens [1, total] are several rows one after another, and `mask` is theirs ([rows, 1, width, kv]).
         """
         x = self.encoder.embed_tokens(tokens)
         cos, sin = self._angles(limit, x.dtype, x.device)
@@ -264,7 +283,7 @@ class TriModeModel(nn.Module):
         adapter = self.draft_adapter if draft else None
         for n, layer in enumerate(self.encoder.layers):
             update = None if adapter is None else adapter.layers[n]
-            x = layer(x, cos, sin, scale, mask, causal, cache, write, update)
+            x = layer(x, cos, sin, scale, mask, causal, cache, write, update, packed)
         return self.encoder.norm(x)
 
     def head(self, x: torch.Tensor) -> torch.Tensor:

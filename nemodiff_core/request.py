@@ -54,7 +54,9 @@ class Limits(BaseModel):
     max_block_length: int = Field(64, ge=2, le=64)
     max_candidates: int = Field(16, ge=0, le=16)
     max_seconds: float = Field(300.0, gt=0)
+    max_batch: int = Field(8, ge=1, le=256)  # requests decoded together
     max_prompt_characters: int = Field(20_000, ge=1)
+    max_sweep_runs: int = Field(400, ge=1)  # runs of one sweep that a visitor starts
 
 
 class DecodeRequest(BaseModel):
@@ -136,6 +138,23 @@ class DecodeRequest(BaseModel):
                 f"the prompt has {len(self.prompt)} characters, but this host allows at most "
                 f"{limits.max_prompt_characters}; shorten it."
             )
+
+
+def changed_request(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> DecodeRequest:
+    """A recorded request with some knobs changed; knobs that do nothing any more fall away. Raises RequestError.
+
+    The ways to choose commits exclude each other, so a change of one of them drops the others.
+    """
+    merged = {name: value for name, value in {**fields, **changes}.items() if name in DecodeRequest.model_fields}
+    if set(changes) & {"threshold", "steps", "policy"}:
+        merged |= dict.fromkeys({"threshold", "steps", "policy", "entropy_bound", "margin_bound"} - set(changes))
+    elif "mode" in changes and changes["mode"] != fields.get("mode"):
+        # A threshold of diffusion fills blocks, one of self-speculation refines drafts: neither means the other.
+        merged |= {"threshold": None}
+    for name, modes in _KNOBS.items():
+        if merged.get("mode") not in modes:
+            merged[name] = DecodeRequest.model_fields[name].default
+    return parse_request(merged)
 
 
 def parse_request(fields: Mapping[str, Any]) -> DecodeRequest:

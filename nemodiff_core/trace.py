@@ -195,7 +195,7 @@ class Trace:
     steps: list[Step]
     stop_reason: str
     parent: dict[str, Any] | None = None
-    environment: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)  # versions, hardware, and `batch` where runs shared forwards
     annotations: list[dict[str, Any]] = field(default_factory=list)  # what analyses found out: see analysis/
     schema: str = SCHEMA
 

@@ -35,6 +35,7 @@ MAX_DEPTH = 16  # of the free-form parts
 MAX_POSITION = 1 << 20
 MAX_PIECE = 400
 MAX_BLOCK = 64
+MAX_BATCH = 4096
 _GZIP = b"\x1f\x8b"
 
 
@@ -131,6 +132,8 @@ class _Reader:
         request = _typed(data, "request", dict, "trace")
         if request.get("mode") not in get_args(Mode):
             raise TraceError(f"request.mode is {_quote(request.get('mode'))}; it must be one of {', '.join(get_args(Mode))}.")
+        environment = _typed(data, "environment", dict, "trace")
+        _whole(environment.get("batch", 1), "environment.batch", MAX_BATCH)
         return Trace(
             id=_typed(data, "id", str, "trace")[:200],
             created=_typed(data, "created", str, "trace")[:100],
@@ -142,7 +145,7 @@ class _Reader:
             steps=read,
             stop_reason=reason,
             parent=parent,
-            environment=_typed(data, "environment", dict, "trace"),
+            environment=environment,
             annotations=notes,
         )
 
@@ -198,6 +201,8 @@ class _Reader:
         # An event may lie one behind the span: the token that a causal pass predicts for what comes next.
         # A commit pass also drops cells of its block that it did not write.
         low, high = max(prompt_length, start), end + (MAX_BLOCK if raw["phase"] == "commit" else 0) + 1
+        if raw["phase"] == "prefill" and n:  # where a child goes on: it says what became of its parent's cells
+            high = MAX_POSITION
         return Step(
             index=n,
             phase=raw["phase"],

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import atexit
 import functools
-import os
-import shutil
 
 from playwright.sync_api import Browser, sync_playwright
+
+from ui.bench import chromium_path
 
 FLAGS = [
     "--no-sandbox",
@@ -17,12 +17,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-
-def chromium_path() -> str | None:
-    """The machine's own browser; None means Playwright's."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
 @functools.cache

@@ -46,6 +46,16 @@ def test_decode_saves_a_sound_trace_and_prints_its_text(mode: str, tmp_path: Pat
     assert ("acceptance" in answer.stdout) == (mode == "linear_spec")
 
 
+def test_several_prompts_are_one_batch_with_a_trace_each(tmp_path: Path):
+    prompts = ["Sort these numbers: 3 1 2", "Tell a story about a fox.", "-"]
+    answer = nemodiff("decode", *prompts, "--mode", "linear_spec", "-n", "8", "--json", str(tmp_path / "run.json.gz"), *MODEL, stdin="What is 1 + 2?")
+    assert answer.returncode == 0, answer.stderr
+    assert "One batch of 3" in answer.stdout and "acceptance" in answer.stdout
+    traces = [Trace.load(tmp_path / f"run-{n}.json.gz") for n in (1, 2, 3)]
+    assert [trace.request["prompt"] for trace in traces] == [*prompts[:2], "What is 1 + 2?"]
+    assert all(trace.environment["batch"] == 3 and 0 < len(trace.output.ids) <= 8 for trace in traces)
+
+
 def test_decode_prints_nothing_but_the_trace_when_asked():
     answer = nemodiff("decode", "-", "--mode", "ar", "-n", "4", "--json", "-", *MODEL, stdin="Tell a story about a fox.")
     assert answer.returncode == 0, answer.stderr
@@ -69,6 +79,7 @@ def test_info_describes_the_bundled_model():
     [
         (["decode", "hello", "--model", "/nowhere/at/all"], "/nowhere/at/all"),
         (["decode", "hello", "--block-length", "1"], "block_length"),
+        (["decode", *["hello"] * 9, *MODEL], "1 to 8 together"),
         (["decode", "hello", "--threshold", "2"], "threshold"),
         (["decode", "hello", "--steps", "4", "--threshold", "0.5"], "steps"),
         (["decode", "", "--mode", "ar"], "prompt"),

@@ -48,6 +48,12 @@ SETTINGS = (
     *(Setting(f"diffusion, threshold {t}, {name}", {"threshold": t} | r) for t in (0.9, 0.7, 0.5) for name, r in REVISED.items()),
     *(Setting(f"diffusion, {_steps(n)}, {name}", {"steps": n} | r) for n in (4, 2, 1) for name, r in REVISED.items()),
     *(Setting(f"diffusion, threshold {t}, reopened below 0.3", {"threshold": t, "remask_bound": 0.3}) for t in (0.7, 0.5)),
+    # The two rules by which a sampled draft is judged, and the distribution that both keep.
+    Setting("sampled ar, temperature 0.8", {"mode": "ar", "temperature": 0.8}),
+    *(
+        Setting(f"sampled linear_spec, {rule}, temperature 0.8", {"mode": "linear_spec", "temperature": 0.8, "verification": rule})
+        for rule in ("match", "ratio")
+    ),
 )
 LEARNED = tuple(Setting(f"diffusion, sampler {b}", {"policy": "sampler", "threshold": b}) for b in (0.9, 0.7, 0.5))
 ADAPTED = Setting("linear_spec without adapter", {"mode": "linear_spec", "adapter": False})
@@ -167,6 +173,8 @@ def _decode_one(
     row.seconds += figures["seconds"]
     row.acceptance += figures["acceptance_lengths"] or []
     mode = setting.knobs.get("mode")
+    if request.temperature > 0:
+        return  # another seed of chance, another text: nothing to be identical to
     if mode == "ar":
         reference[n] = ids
     elif mode in ("linear_spec", "quadratic_spec") and n in reference:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import sqrt
 from statistics import fmean
 from typing import Any
 
@@ -52,6 +53,19 @@ def pareto(rows: Iterable[Mapping[str, Any]], by: Sequence[str] = ("tpf", "corre
         replace(point, front=None not in value and not any(_dominates(other, value) for other in complete))
         for point, value in zip(points, values)
     ]
+
+
+def wilson(correct: int, graded: int, z: float = 1.96) -> tuple[float, float]:
+    """The interval, within 0..1, that holds the true share with 95 % confidence (Wilson 1927); (0, 1) of nothing.
+
+    Unlike the normal interval it stays inside 0..1 and has a width at 0 and at 1, which few prompts often reach.
+    """
+    if not graded:
+        return 0.0, 1.0
+    share, weight = correct / graded, z * z / graded
+    middle = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * sqrt(share * (1 - share) / graded + weight / (4 * graded))
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))  # rounding aside, they hold the share
 
 
 def _knobs(row: Mapping[str, Any]) -> dict[str, Any]:

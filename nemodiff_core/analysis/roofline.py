@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from nemodiff_core.analysis.devices import DEVICES, Device, known_device, measure_device
+from nemodiff_core.analysis.devices import DEVICES, Device, known_device
 from nemodiff_core.config import ModelConfig
 from nemodiff_core.errors import NemodiffError
 from nemodiff_core.metrics import forward_seconds
@@ -19,7 +19,7 @@ from nemodiff_core.trace import Step, Trace
 
 __all__ = [
     "DEVICES", "Device", "Floor", "Geometry", "Load", "Measured", "break_even", "floor", "known_device", "load_of",
-    "measure_device", "overlay", "streams_that_fit", "tokens_per_second", "tpf_of",
+    "overlay", "streams_that_fit", "tokens_per_second", "tpf_of",
 ]  # fmt: skip
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -1,4 +1,4 @@
-"""The decoders, one file each: a mode is a generator of Steps over the same weights."""
+"""The decoders, one file each: a mode is a generator of Steps over the same weights, driven by batch.py."""
 
 from nemodiff_core.decode import ar, diffusion, infill, linear_spec, quadratic_spec, refine
 

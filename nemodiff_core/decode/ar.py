@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from nemodiff_core.decode.canvas import LAST, Clock, Recorder, prefill
-from nemodiff_core.decode.sampling import Sampler, read
+from nemodiff_core.decode.calls import LAST, Decoding, Forward, NewCache, prefill, read
+from nemodiff_core.decode.canvas import Clock, Recorder
+from nemodiff_core.decode.sampling import Sampler
 from nemodiff_core.decode.thinking import ThinkingBudget
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.request import DecodeRequest
-from nemodiff_core.trace import Step
 
 
-@torch.inference_mode()
 def decode(
     model: TriModeModel,
     prompt: Sequence[int],
@@ -25,20 +24,20 @@ def decode(
     generator: torch.Generator,
     clock: Clock,
     end_think_id: int | None = None,
-) -> Iterator[Step]:
+) -> Decoding[None]:
     """Yield a prefill step and then one step per token; the last token is never fed back."""
     sampler = Sampler(mask_id, request.temperature, request.top_p, request.candidates, generator=generator)
     record = Recorder(clock)
     thinking = ThinkingBudget(request, end_think_id, len(prompt))
-    cache = model.new_cache(len(prompt) + request.max_new_tokens)
+    cache = yield NewCache(len(prompt) + request.max_new_tokens)
     token = torch.empty((1, 1), dtype=torch.long, device=model.device)
-    logits = prefill(model, prompt, cache)
+    logits = yield prefill(model, prompt, cache)
     phase, start, position = "prefill", 0, len(prompt)
     for emitted in range(1, request.max_new_tokens + 1):
-        (look,) = read(sampler.choose(logits))
+        (look,) = yield from read(sampler.choose(logits))
         chosen = thinking.event("commit", position, look)
         yield record.step(phase, start, position, 0, [chosen], [(position, look)])
         if emitted == request.max_new_tokens or (chosen.token == eos_id and request.stop_at_eos):
             return
-        logits = model(token.fill_(chosen.token), pattern="causal", cache=cache, write=True, rows=LAST)[0]
+        logits = yield Forward(token.fill_(chosen.token), "causal", cache, write=True, rows=LAST)
         phase, start, position = "ar", position, position + 1

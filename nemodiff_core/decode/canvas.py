@@ -7,13 +7,10 @@ from types import MappingProxyType
 
 import torch
 
-from nemodiff_core.cache import KVCache
 from nemodiff_core.decode.sampling import Look
-from nemodiff_core.model import TriModeModel
 from nemodiff_core.trace import Candidates, Score, Step, TokenEvent
 
 Clock = Callable[[], int]  # nanoseconds since the run began
-LAST = slice(-1, None)  # the row of a causal pass that says what comes next
 
 
 class Block:
@@ -56,12 +53,6 @@ class Block:
     def rows(self, count: int) -> torch.Tensor:
         """The first `count` of `offsets` as an index on the device, for the model's `rows`."""
         return self._device[1, :count]
-
-
-def prefill(model: TriModeModel, prompt: Sequence[int], cache: KVCache) -> torch.Tensor:
-    """Write the prompt into the cache; logits [1, vocab] of what comes behind it."""
-    tokens = torch.tensor([list(prompt)], device=model.device)
-    return model(tokens, pattern="causal", cache=cache, write=True, rows=LAST)[0]
 
 
 class Recorder:

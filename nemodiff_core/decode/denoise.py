@@ -5,19 +5,20 @@ Shared by block diffusion, revision and infill, which differ only in what the bl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 
 from nemodiff_core.cache import KVCache
+from nemodiff_core.decode.calls import Decoding, Forward, NewCache, read, read_with_judgements
 from nemodiff_core.decode.canvas import Block, Clock, Recorder, event
 from nemodiff_core.decode.commit import CommitPolicy, policy_for, surest
 from nemodiff_core.decode.learned import TOP
-from nemodiff_core.decode.sampling import Judgement, Look, Sampler, judge, read, read_with_judgements
-from nemodiff_core.model import TriModeModel
+from nemodiff_core.decode.sampling import Judgement, Look, Sampler, judge
+from nemodiff_core.model import Layout, TriModeModel
 from nemodiff_core.request import DecodeRequest
-from nemodiff_core.trace import Step, TokenEvent
+from nemodiff_core.trace import TokenEvent
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Denoiser:
     @classmethod
     def for_request(
         cls, model: TriModeModel, request: DecodeRequest, capacity: int, *, mask_id: int, generator: torch.Generator, clock: Clock
-    ) -> Denoiser:
+    ) -> Decoding[Denoiser]:
         """Everything fresh for one run over at most `capacity` positions."""
         needed = TOP if request.policy == "sampler" else 0
         sampler = Sampler(
@@ -49,7 +50,7 @@ class Denoiser:
             margins=request.policy == "margin",
         )
         block = Block(request.block_length, mask_id, model.device)
-        return cls(model, request, model.new_cache(capacity), block, sampler, Recorder(clock, request.candidates))
+        return cls(model, request, (yield NewCache(capacity)), block, sampler, Recorder(clock, request.candidates))
 
     def policy(self, masks: int) -> CommitPolicy:
         """The request's policy for a block with `masks` cells to fill."""
@@ -75,19 +76,20 @@ class Denoiser:
         limit: int | None = None,
         first: tuple[TokenEvent, ...] = (),
         span: range | None = None,
-    ) -> Iterator[Step]:
+        quiet: bool = False,
+    ) -> Decoding[None]:
         """Denoise until no cell before `kept()` is masked; yields one Step a forward.
 
         `start` is the block's absolute position, `number` its number. Cells in `fixed` are never reopened,
         `banned` [block, vocab] bool says what a cell may not become. With a `limit` of forwards, at least an
         even share of what is masked commits in each, and all of it in the last; what the policy would not
         have chosen is marked as forced. `first` are events that the first step carries besides its own, `span`
-        the absolute positions that belong to the canvas, if not all.
+        the absolute positions that belong to the canvas, if not all. The Steps of a `quiet` filling carry nothing.
         """
         block, count = self.block, 0
         span = range(start, start + len(block.cells)) if span is None else span
         while block.masked and block.masked[0] < kept():
-            offsets, looks, doubted = self._look(start, fixed, banned, reopen=limit is None or count + 1 < limit)
+            offsets, looks, doubted = yield from self._look(fixed, banned, reopen=limit is None or count + 1 < limit)
             masked = len(block.masked)
             chosen = policy.choose(looks[:masked], count, offsets[:masked])
             willing = set(chosen)
@@ -104,13 +106,14 @@ class Denoiser:
                 [*(offsets[i] for i in chosen), *(o for o, _ in doubted)],
                 [*(looks[i].token for i in chosen), *(block.mask_id for _ in doubted)],
             )
-            yield self.record.step(phase, span.start, span.stop, number, (*first, *events), seen)
+            shown = ((), ()) if quiet else ((*first, *events), seen)
+            yield self.record.step(phase, span.start, span.stop, number, *shown)
             first, count = (), count + 1
             self.forwards += 1
 
     def _look(
-        self, start: int, fixed: frozenset[int], banned: torch.Tensor | None, reopen: bool
-    ) -> tuple[list[int], list[Look], list[tuple[int, Judgement]]]:
+        self, fixed: frozenset[int], banned: torch.Tensor | None, reopen: bool
+    ) -> Decoding[tuple[list[int], list[Look], list[tuple[int, Judgement]]]]:
         """One forward: offsets with their looks, the masked ones first, and committed cells it no longer believes.
 
         A committed cell is judged by a shadow: a mask at its position that sees everything but the cell
@@ -126,26 +129,25 @@ class Denoiser:
             o for o in block.offsets[masked:] if o < block.reach and o not in fixed and o not in self.reopened
         ]
         if not judged:
-            logits = self.model(block.tensor, pattern="bidirectional", cache=self.cache, rows=block.rows(count))
-            return offsets, read(self.sampler.choose(logits[0], drawn=masked, banned=bans)), []
-        logits = self._with_shadows(start, judged)
+            logits = yield Forward(block.tensor, "bidirectional", self.cache, rows=block.rows(count))
+            return offsets, (yield from read(self.sampler.choose(logits, drawn=masked, banned=bans))), []
+        logits = yield self._with_shadows(judged)
         packed = self.sampler.choose(logits[block.rows(count)], drawn=masked, banned=bans)
         cells = torch.tensor([block.cells[o] for o in judged], device=logits.device)
-        looks, judgements = read_with_judgements(packed, judge(logits[len(block.cells) :], cells, block.mask_id))
+        looks, judgements = yield from read_with_judgements(packed, judge(logits[len(block.cells) :], cells, block.mask_id))
         doubted = [(o, j) for o, j in zip(judged, judgements) if j.probability < self.request.remask_bound]
         return offsets, looks, doubted
 
-    def _with_shadows(self, start: int, judged: list[int]) -> torch.Tensor:
-        """Logits [block + judged, vocab] of the block and of a shadow for each judged cell."""
-        block, cache, device = self.block, self.cache, self.model.device
+    def _with_shadows(self, judged: list[int]) -> Forward:
+        """Asks for logits [block + judged, vocab] of the block and of a shadow for each judged cell."""
+        block, device = self.block, self.model.device
         size, extra = len(block.cells), len(judged)
         at = torch.tensor(judged, device=device)
         tokens = torch.cat((block.tensor[0], torch.full((extra,), block.mask_id, device=device)))[None]
-        positions = torch.cat((torch.arange(size, device=device), at)) + start
-        mask = torch.ones(size + extra, cache.length + size + extra, dtype=torch.bool, device=device)
-        shadows = mask[:, cache.length + size :]
+        offsets = torch.cat((torch.arange(size, device=device), at))
+        visible = torch.ones((size + extra, size + extra), dtype=torch.bool, device=device)
+        shadows = visible[:, size:]
         shadows.fill_(False)
         shadows[size:].fill_diagonal_(True)
-        mask[torch.arange(size, size + extra, device=device), cache.length + at] = False
-        x = self.model.hidden(tokens, positions, start + size, mask=mask, cache=cache)
-        return self.model.head(x)[0]
+        visible[torch.arange(size, size + extra, device=device), at] = False
+        return Forward(tokens, Layout(offsets, visible, reach=size), self.cache)

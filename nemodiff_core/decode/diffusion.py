@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from nemodiff_core.decode.canvas import Block, Clock, event, prefill
+from nemodiff_core.decode.calls import Decoding, prefill, read
+from nemodiff_core.decode.canvas import Block, Clock, event
 from nemodiff_core.decode.commit import Budget
 from nemodiff_core.decode.denoise import Denoiser
 from nemodiff_core.decode.refine import Critic, Reviser
-from nemodiff_core.decode.sampling import read
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.request import DecodeRequest
-from nemodiff_core.trace import Step, TokenEvent
+from nemodiff_core.trace import TokenEvent
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Standing:
+    """What the first block holds when a run goes on in its midst: tokens by offset, which may still be revised,
+    and by offset what a cell may not become."""
+
+    tokens: Mapping[int, int] = field(default_factory=dict)
+    bans: Mapping[int, frozenset[int]] = field(default_factory=dict)
+
+
 def decode(
     model: TriModeModel,
     prompt: Sequence[int],
@@ -27,34 +36,44 @@ def decode(
     generator: torch.Generator,
     clock: Clock,
     end_think_id: int | None = None,
-) -> Iterator[Step]:
+    standing: Standing = Standing(),
+) -> Decoding[None]:
     """Yield the prefill, and for each block its denoise steps, its revisions and its commit pass.
 
     Every block has its full length; what lies behind the end token or the budget is dropped, so that a
     smaller budget writes a prefix of the same text. Pinned cells hold their token from the start; no end
-    token may come before the last of them.
+    token may come before the last of them. `standing` is what the first block holds already.
     """
     size, origin = request.block_length, len(prompt)
     pins = {origin + offset: token for offset, token in request.pins}
     start, end = origin, origin + request.max_new_tokens  # absolute positions
-    denoiser = Denoiser.for_request(model, request, end + size, mask_id=mask_id, generator=generator, clock=clock)
+    denoiser = yield from Denoiser.for_request(model, request, end + size, mask_id=mask_id, generator=generator, clock=clock)
     cache, block, sampler, record = denoiser.cache, denoiser.block, denoiser.sampler, denoiser.record
     reviser = Reviser(denoiser, Critic(request.revise_bound, request.revise_rank), request.revise_rounds)
     budget = Budget(request)
     last_pin = max(pins, default=-1)
 
     def bans(first: int) -> torch.Tensor | None:
-        """[size + 1, vocab]: no end token before the last pin, for the block at `first` and the cell behind it."""
-        if first >= last_pin or not request.stop_at_eos:
+        """[size + 1, vocab]: what the cells of the block at `first`, and the one behind it, may not become."""
+        held = request.stop_at_eos and first < last_pin  # no end token before the last pin
+        if not held and not (standing.bans and first == origin):
             return None
         banned = torch.zeros((size + 1, model.config.vocab_size), dtype=torch.bool, device=model.device)
-        banned[: last_pin - first, eos_id] = True
+        if held:
+            banned[: last_pin - first, eos_id] = True
+        if first == origin:
+            for offset, tokens in standing.bans.items():
+                banned[offset, list(tokens)] = True
         return banned
 
     banned = bans(start)
-    (seed,) = read(sampler.choose(prefill(model, prompt, cache), banned=None if banned is None else banned[0]))
+    logits = yield prefill(model, prompt, cache)
+    (seed,) = yield from read(sampler.choose(logits, banned=None if banned is None else banned[0]))
     thinking = _Thinking(request, end_think_id, origin)
-    seeds = [event("seed", start, seed)] if start not in pins else []
+    stands = dict(standing.tokens)
+    if 0 in stands:
+        seed = replace(seed, token=stands[0])
+    seeds = [event("seed", start, seed)] if start not in pins and 0 not in stands else []
     yield record.step("prefill", 0, start, 0, seeds, [(start, seed)])
 
     number = 0
@@ -65,7 +84,7 @@ def decode(
         given |= thinking.due(start, size, given)
         if 0 not in given and seed.token == eos_id and request.stop_at_eos and start >= last_pin:
             return
-        denoiser.begin(seed.token, given)
+        denoiser.begin(seed.token, {**stands, **given})
         shown = tuple(TokenEvent(start + o, token, "pin") for o, token in sorted(given.items()))
         limit = budget.for_block(-(-(end - start) // size))
 
@@ -112,7 +131,7 @@ def decode(
         yield record.step("commit", start, following, number, (*shown, *dropped, *seeds), looks, scores)
         if finished:
             return
-        start, number, banned = start + size, number + 1, bans(start + size)
+        start, number, banned, stands = start + size, number + 1, bans(start + size), {}
 
 
 class _Thinking:

@@ -7,18 +7,18 @@ as it fits into the block that starts at the last given token before the gap.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from nemodiff_core.cache import KVCache
-from nemodiff_core.decode.canvas import Clock, prefill
+from nemodiff_core.decode.calls import Decoding, causal, prefill, read_judgements
+from nemodiff_core.decode.canvas import Clock
 from nemodiff_core.decode.denoise import Denoiser
 from nemodiff_core.decode.sampling import judge
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.request import DecodeRequest
-from nemodiff_core.trace import Score, Step, TokenEvent
+from nemodiff_core.trace import Score, TokenEvent
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,6 @@ class Gap:
 Part = list[int] | Gap  # given tokens, or a gap between them
 
 
-@torch.inference_mode()
 def decode(
     model: TriModeModel,
     prompt: Sequence[int],
@@ -52,7 +51,7 @@ def decode(
     clock: Clock,
     end_think_id: int | None = None,
     given: Sequence[Part] = (),
-) -> Iterator[Step]:
+) -> Decoding[None]:
     """Write the parts `given` behind the prompt, filling the gaps from left to right.
 
     A gap of several possible lengths is first filled in each of them, and gets the length whose text, together
@@ -61,19 +60,19 @@ def decode(
     """
     size = request.block_length
     room = sum(part.longest if isinstance(part, Gap) else len(part) for part in given)
-    denoiser = Denoiser.for_request(
+    denoiser = yield from Denoiser.for_request(
         model, request, len(prompt) + room + 2 * size, mask_id=mask_id, generator=generator, clock=clock
     )
     cache, block, record = denoiser.cache, denoiser.block, denoiser.record
 
-    before = prefill(model, prompt, cache)  # [1, vocab]: what the causal pass expects next
+    before = yield prefill(model, prompt, cache)  # [1, vocab]: what the causal pass expects next
     yield record.step("prefill", 0, len(prompt), 0)
     written = list(prompt)
     for number, part in enumerate(given):
         start = len(written)
         if not isinstance(part, Gap):
-            logits = _causal(model, cache, part, write=True)
-            scores = _scores(start, part, torch.cat((before, logits[:-1])), mask_id)
+            logits = yield causal(model, part, cache, write=True)
+            scores = yield from _scores(start, part, torch.cat((before, logits[:-1])), mask_id)
             pins = [TokenEvent(start + i, token, "pin") for i, token in enumerate(part)]
             yield record.step("commit", start, start + len(part), number, pins, (), scores)
             before, written = logits[-1:], [*written, *part]
@@ -92,26 +91,21 @@ def decode(
         denoiser.begin(seed, _around(rest, length, size, mask_id, eos_id), length + 1)
         yield from _fill(denoiser, part, "denoise", start, number, length)
         filled = block.cells[1 : length + 1]
-        logits = _causal(model, cache, [seed, *filled], write=True)
-        yield record.step("commit", start, start + length, number, (), (), _scores(start, filled, logits[:-1], mask_id))
+        logits = yield causal(model, [seed, *filled], cache, write=True)
+        scores = yield from _scores(start, filled, logits[:-1], mask_id)
+        yield record.step("commit", start, start + length, number, (), (), scores)
         before, written = logits[-1:], [*written, *filled]
 
 
-def _causal(model: TriModeModel, cache: KVCache, tokens: Sequence[int], *, write: bool) -> torch.Tensor:
-    """Logits [tokens, vocab] of a causal pass over what comes next."""
-    ids = torch.tensor([list(tokens)], device=model.device)
-    return model(ids, pattern="causal", cache=cache, write=write)[0]
-
-
-def _scores(start: int, tokens: Sequence[int], logits: torch.Tensor, mask_id: int) -> list[Score]:
+def _scores(start: int, tokens: Sequence[int], logits: torch.Tensor, mask_id: int) -> Decoding[list[Score]]:
     """What the causal pass thinks of `tokens` at `start`, from the rows [tokens, vocab] that predicted them."""
-    judged = judge(logits, torch.tensor(list(tokens), device=logits.device), mask_id).tolist()
-    return [Score(start + i, token, min(row[0], 1.0), int(row[1])) for i, (token, row) in enumerate(zip(tokens, judged))]
+    judgements = yield from read_judgements(judge(logits, torch.tensor(list(tokens), device=logits.device), mask_id))
+    return [Score(start + i, token, min(j.probability, 1.0), j.rank) for i, (token, j) in enumerate(zip(tokens, judgements))]
 
 
 def _fill(
-    denoiser: Denoiser, gap: Gap, phase: str, start: int, number: int, length: int
-) -> Iterator[Step]:
+    denoiser: Denoiser, gap: Gap, phase: str, start: int, number: int, length: int, quiet: bool = False
+) -> Decoding[None]:
     """Denoise the `length` cells of the gap at `start`, whose block begins one cell before it."""
     size = len(denoiser.block.cells)
     yield from denoiser.fill(
@@ -124,24 +118,24 @@ def _fill(
         banned=gap.banned(size),
         limit=denoiser.request.max_forwards_per_block,
         span=range(start, start + length),
+        quiet=quiet,
     )
 
 
-def _try(denoiser: Denoiser, gap: Gap, start: int, number: int, length: int, eos_id: int) -> Iterator[Step]:
+def _try(denoiser: Denoiser, gap: Gap, start: int, number: int, length: int, eos_id: int) -> Decoding[float]:
     """Fill the block's gap and return the causal pass's mean log-probability of it and of what follows.
 
     Recorded as `verify` steps without events: a try leaves nothing on the canvas.
     """
     model, cache, block, record = denoiser.model, denoiser.cache, denoiser.block, denoiser.record
-    for step in _fill(denoiser, gap, "verify", start, number, length):
-        yield replace(step, events=(), candidates=())
+    yield from _fill(denoiser, gap, "verify", start, number, length, quiet=True)
     # Up to the next gap or the padding behind the end; the end itself counts, it says that the text is whole.
     tokens = block.cells[1:]
     stop = next((i for i, t in enumerate(tokens) if t == block.mask_id), len(tokens))
     ends = next((i for i, t in enumerate(tokens[length:stop]) if t == eos_id), stop - length)
     tokens = tokens[: min(length + ends + 1, stop)]
-    logits = _causal(model, cache, [block.cells[0], *tokens], write=False)
-    scores = _scores(start, tokens, logits[:-1], block.mask_id)
+    logits = yield causal(model, [block.cells[0], *tokens], cache)
+    scores = yield from _scores(start, tokens, logits[:-1], block.mask_id)
     yield record.step("verify", start, start + len(tokens), number, (), (), scores)
     return sum(math.log(max(score.probability, 1e-9)) for score in scores) / len(scores)
 

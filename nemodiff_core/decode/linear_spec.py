@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 
-from nemodiff_core.decode.canvas import Block, Clock, Recorder, event, prefill
+from nemodiff_core.decode.calls import Decoding, Forward, NewCache, prefill, read, read_with_judgements
+from nemodiff_core.decode.canvas import Block, Clock, Recorder, event
 from nemodiff_core.decode.commit import Threshold
-from nemodiff_core.decode.sampling import Sampler, choose_beside, drawn_from, judge, read, read_with_judgements
+from nemodiff_core.decode.sampling import Sampler, choose_beside, drawn_from, judge
 from nemodiff_core.decode.thinking import ThinkingBudget
 from nemodiff_core.decode.verification import verify
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.request import DecodeRequest
-from nemodiff_core.trace import Step
 
 SHORTEST = 2  # a block of one cell would draft nothing
 
@@ -49,7 +49,6 @@ def leading(sureness: Sequence[float], bound: float) -> list[int]:
     return list(range(max(1, next((i for i, value in enumerate(sureness) if value < bound), len(sureness)))))
 
 
-@torch.inference_mode()
 def decode(
     model: TriModeModel,
     prompt: Sequence[int],
@@ -60,7 +59,7 @@ def decode(
     generator: torch.Generator,
     clock: Clock,
     end_think_id: int | None = None,
-) -> Iterator[Step]:
+) -> Decoding[None]:
     """Yield the prefill and, for each cycle, its draft steps and the verification.
 
     Every emitted token is the causal pass's own choice given the text before it, so greedy output is AR's
@@ -79,10 +78,11 @@ def decode(
     stop_id = eos_id if request.stop_at_eos else None
     thinking = ThinkingBudget(request, end_think_id, start)
     lengths = BlockLength(request.block_length, request.adaptive_block)
-    cache = model.new_cache(end + request.block_length)
+    cache = yield NewCache(end + request.block_length)
     block_of = lru_cache(maxsize=None)(lambda length: Block(length, mask_id, model.device))
 
-    (look,) = read(verifier.choose(prefill(model, prompt, cache)))
+    logits = yield prefill(model, prompt, cache)
+    (look,) = yield from read(verifier.choose(logits))
     seed = thinking.event("seed", start, look)
     yield record.step("prefill", 0, start, 0, [seed], [(start, look)])
 
@@ -94,28 +94,29 @@ def decode(
         proposals = None  # [size, vocab]: what every cell's draft was drawn from
         while masked := block.masked:
             rows = block.rows(len(masked))
-            logits = model(block.tensor, pattern="bidirectional", cache=cache, rows=rows, draft=request.adapter)[0]
+            logits = yield Forward(block.tensor, "bidirectional", cache, rows=rows, draft=request.adapter)
             packed = drafter.choose(logits)
             if by_ratio:
                 # Cells that this step leaves masked are overwritten by the step that fills them.
                 q = drawn_from(drafter, logits)
                 proposals = q.new_zeros(size, q.shape[1]) if proposals is None else proposals
                 proposals[rows] = q
-                looks, judgements = read_with_judgements(packed, judge(q.log(), packed[:, 0].long(), mask_id))
+                looks, judgements = yield from read_with_judgements(packed, judge(q.log(), packed[:, 0].long(), mask_id))
                 drafted = leading([judgement.best_probability for judgement in judgements], bound)
             else:
-                looks = read(packed)
+                looks = yield from read(packed)
                 drafted = policy.choose(looks, 0)
             events = [event("draft", start + masked[i], looks[i]) for i in drafted]
             block.fill([masked[i] for i in drafted], [looks[i].token for i in drafted])
             yield record.step("draft", start, start + size, cycle, events, ((start + i, k) for i, k in zip(masked, looks)))
 
-        logits = model(block.tensor, pattern="causal", cache=cache, write=True)[0]
-        # picks[i] is the causal choice for the position behind block cell i.
+        logits = yield Forward(block.tensor, "causal", cache, write=True)
         if proposals is None:
-            picks = read(verifier.choose(logits))
+            packed = verifier.choose(logits)
         else:
-            picks = read(choose_beside(verifier, logits, block.tensor[0, 1:], proposals[1:]))
+            packed = choose_beside(verifier, logits, block.tensor[0, 1:], proposals[1:])
+        picks = yield from read(packed)
+        # picks[i] is the causal choice for the position behind block cell i.
         verdict = verify(start, block.cells[1:], picks, end, stop_id, thinking)
         cache.crop(start + verdict.emitted)
         looks = ((start + 1 + i, pick) for i, pick in enumerate(picks))

@@ -6,17 +6,18 @@ what stands before it. A token it doubts was most likely committed together with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from nemodiff_core.decode.canvas import LAST, Clock, event, prefill
+from nemodiff_core.decode.calls import LAST, Decoding, Forward, prefill, read, read_with_judgements
+from nemodiff_core.decode.canvas import Clock, event
 from nemodiff_core.decode.denoise import Denoiser
-from nemodiff_core.decode.sampling import Judgement, Look, judge, read, read_with_judgements
+from nemodiff_core.decode.sampling import Judgement, Look, judge
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.request import DecodeRequest
-from nemodiff_core.trace import Score, Step, TokenEvent
+from nemodiff_core.trace import Score, TokenEvent
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Reviser:
         limit: int | None = None,
         recommit_cost: int = 0,
         opening: tuple[TokenEvent, ...] = (),
-    ) -> Iterator[Step]:
+    ) -> Decoding[Verdict]:
         """Judge the block at `start` and revise it until nothing is doubted or rounds or forwards are used up.
 
         Yields the Steps of every round and returns the Verdict of the last causal pass, whose own Step is the
@@ -89,20 +90,21 @@ class Reviser:
         stands before it, and the others are denoised around it. So the first doubt moves to the right with
         every round, and a block of n cells is settled after at most n - 1 of them.
         """
-        model, cache, block = self.denoiser.model, self.denoiser.cache, self.denoiser.block
+        cache, block = self.denoiser.cache, self.denoiser.block
         for attempt in range(self.rounds + 1):
             count = kept()
             ban = None if banned is None else banned[count]
             if not self.rounds:
-                logits = model(block.tensor[:, :count], pattern="causal", cache=cache, write=True, rows=LAST)
-                (look,) = read(self.denoiser.sampler.choose(logits[0], banned=ban))
+                logits = yield Forward(block.tensor[:, :count], "causal", cache, write=True, rows=LAST)
+                (look,) = yield from read(self.denoiser.sampler.choose(logits, banned=ban))
                 return Verdict(count, look, None, ())
             judged = block.tensor[0, 1:count]
             if following is not None:
                 judged = torch.cat((judged, judged.new_tensor([following])))
-            logits = model(block.tensor[:, :count], pattern="causal", cache=cache, write=True)[0]
+            logits = yield Forward(block.tensor[:, :count], "causal", cache, write=True)
             packed = self.denoiser.sampler.choose(logits[-1:], banned=ban)
-            (look,), judgements = read_with_judgements(packed, judge(logits[: len(judged)], judged, block.mask_id))
+            judged = judge(logits[: len(judged)], judged, block.mask_id)
+            (look,), judgements = yield from read_with_judgements(packed, judged)
             inside = judgements[: count - 1]
             scores = tuple(_score(start + 1 + i, block.cells[1 + i], j) for i, j in enumerate(inside))
             doubted = [i + 1 for i, j in enumerate(inside) if i + 1 not in fixed and self.critic.doubts(j)]
@@ -140,7 +142,6 @@ def _score(position: int, token: int, judgement: Judgement) -> Score:
     return Score(position, token, min(judgement.probability, 1.0), judgement.rank)
 
 
-@torch.inference_mode()
 def decode(
     model: TriModeModel,
     prompt: Sequence[int],
@@ -152,7 +153,7 @@ def decode(
     clock: Clock,
     end_think_id: int | None = None,
     given: Sequence[int] = (),
-) -> Iterator[Step]:
+) -> Decoding[None]:
     """Revise the text `given` behind the prompt, block by block; its length and its pinned cells stay.
 
     Every block is judged by a causal pass, and doubted cells are reopened with the rest of their block in
@@ -161,7 +162,7 @@ def decode(
     """
     size, pins = request.block_length, dict(request.pins)
     text = [pins.get(offset, token) for offset, token in enumerate(given)]
-    denoiser = Denoiser.for_request(
+    denoiser = yield from Denoiser.for_request(
         model, request, len(prompt) + len(text) + size, mask_id=mask_id, generator=generator, clock=clock
     )
     cache, sampler, record = denoiser.cache, denoiser.sampler, denoiser.record
@@ -171,9 +172,10 @@ def decode(
     banned = torch.zeros((size + 1, model.config.vocab_size), dtype=torch.bool, device=model.device)
     banned[:, eos_id] = True
 
-    logits = prefill(model, prompt, cache)
+    logits = yield prefill(model, prompt, cache)
     packed = sampler.choose(logits, banned=banned[0])
-    (look,), (judgement,) = read_with_judgements(packed, judge(logits, torch.tensor(text[:1], device=logits.device), mask_id))
+    judged = judge(logits, torch.tensor(text[:1], device=logits.device), mask_id)
+    (look,), (judgement,) = yield from read_with_judgements(packed, judged)
     score = _score(len(prompt), text[0], judgement)
     yield record.step("prefill", 0, len(prompt), 0, (), [(len(prompt), look)], [score])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,18 +85,22 @@ class Sampler:
         return torch.cat(columns, -1)
 
 
-def read(packed: torch.Tensor) -> list[Look]:
-    """Bring a packed table to the host: the one synchronisation of a step. Raises NemodiffError for NaN logits."""
-    k, margin = divmod(packed.shape[1] - 3, 2)
-    return looks_of(packed.tolist(), k, bool(margin))
+def fetch(tables: Sequence[torch.Tensor]) -> list[list[list[float]]]:
+    """Bring tables [rows, columns] to the host in one transfer; their rows, each as wide as it was."""
+    if len(tables) == 1:
+        return [tables[0].tolist()]
+    width = max(table.shape[1] for table in tables)
+    rows = iter(torch.cat([F.pad(table, (0, width - table.shape[1])) for table in tables]).tolist())
+    return [[next(rows)[: table.shape[1]] for _ in range(len(table))] for table in tables]
 
 
-def looks_of(rows: list[list[float]], k: int, margin: bool) -> list[Look]:
-    """Rows of a packed table on the host, with k candidates. Raises NemodiffError for NaN logits."""
+def looks_of(rows: list[list[float]]) -> list[Look]:
+    """What rows packed by `Sampler.choose` say. Raises NemodiffError for NaN logits."""
     if any(row[2] != row[2] for row in rows):
         raise NemodiffError(
             "the model computed values that are not numbers; load it in float32 or bfloat16, or check its weights."
         )
+    k, margin = divmod(len(rows[0]) - 3, 2) if rows else (0, 0)
     return [
         Look(
             int(row[0]),
@@ -119,14 +124,9 @@ def judge(logits: torch.Tensor, tokens: torch.Tensor, mask_id: int) -> torch.Ten
     return torch.stack((own[:, 0].exp(), rank.float(), best.indices.float(), best.values.exp()), -1)
 
 
-def read_with_judgements(packed: torch.Tensor, judged: torch.Tensor) -> tuple[list[Look], list[Judgement]]:
-    """Bring what one forward chose and what it judged to the host in one transfer. Raises NemodiffError for NaN logits."""
-    width = max(packed.shape[1], judged.shape[1])
-    both = torch.cat((F.pad(packed, (0, width - packed.shape[1])), F.pad(judged, (0, width - judged.shape[1]))))
-    rows = both.tolist()
-    k, margin = divmod(packed.shape[1] - 3, 2)
-    looks = looks_of(rows[: len(packed)], k, bool(margin))
-    return looks, [Judgement(row[0], int(row[1]), int(row[2]), row[3]) for row in rows[len(packed) :]]
+def judgements_of(rows: list[list[float]]) -> list[Judgement]:
+    """What rows made by `judge` say."""
+    return [Judgement(row[0], int(row[1]), int(row[2]), row[3]) for row in rows]
 
 
 def _draw(p: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:

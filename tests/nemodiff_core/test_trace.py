@@ -131,6 +131,7 @@ DAMAGES = [
     (lambda d: d["vocabulary"].update({"1": "\ud83d"}), "vocabulary"),
     (lambda d: d["environment"].update({"\ud800": 1}), "environment"),
     (lambda d: d["environment"].update(deep=nest(60)), "environment"),
+    (lambda d: d["environment"].update(batch="<b>"), "environment.batch"),
     (lambda d: d["steps"][1].update(candidates=None), "candidates"),
 ]
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nemodiff_core.analysis.probe import measure_device
 from nemodiff_core.analysis.roofline import (
     DEVICES,
     Device,
@@ -17,7 +18,6 @@ from nemodiff_core.analysis.roofline import (
     floor,
     known_device,
     load_of,
-    measure_device,
     overlay,
     streams_that_fit,
     tokens_per_second,

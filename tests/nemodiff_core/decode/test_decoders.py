@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nemodiff_core.cache import KVCache
 from nemodiff_core.decode import GIVEN, MODES, ar, denoise, diffusion, linear_spec, quadratic_spec, refine
+from nemodiff_core.decode.batch import alone
 from nemodiff_core.metrics import nfe
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.request import DecodeRequest
@@ -61,11 +62,10 @@ def decode(model: TriModeModel, prompt: list[int], **fields) -> list[Step]:
     request = DecodeRequest(prompt="x", **fields)
     generator = torch.Generator().manual_seed(request.seed)
     ticks = iter(range(10_000))
-    return list(
-        MODES[request.mode](
-            model, prompt, request, eos_id=EOS, mask_id=MASK, generator=generator, clock=lambda: next(ticks)
-        )
+    decoder = MODES[request.mode](
+        model, prompt, request, eos_id=EOS, mask_id=MASK, generator=generator, clock=lambda: next(ticks)
     )
+    return list(alone(model, decoder))
 
 
 def output(prompt: list[int], steps: list[Step]) -> list[int]:

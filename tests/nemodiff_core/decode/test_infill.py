@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from nemodiff_core.decode import MODES
+from nemodiff_core.decode.batch import alone
 from nemodiff_core.decode.infill import Gap
 from nemodiff_core.errors import RequestError
 from nemodiff_core.metrics import acceptance_length, forwards, nfe
@@ -29,9 +30,8 @@ def infill(model, prompt, parts, **fields) -> list[Step]:
     request = DecodeRequest(prompt="x", mode="infill", template="▢", **fields)
     ticks = iter(range(10_000))
     run = MODES["infill"]
-    return list(
-        run(model, prompt, request, eos_id=EOS, mask_id=MASK, generator=torch.Generator(), clock=lambda: next(ticks), given=parts)
-    )
+    decoder = run(model, prompt, request, eos_id=EOS, mask_id=MASK, generator=torch.Generator(), clock=lambda: next(ticks), given=parts)
+    return list(alone(model, decoder))
 
 
 @st.composite

@@ -8,6 +8,7 @@ from hypothesis import given, strategies as st
 
 from nemodiff_core.cache import KVCache
 from nemodiff_core.decode import MODES
+from nemodiff_core.decode.batch import alone
 from nemodiff_core.decode.refine import Critic, reopened
 from nemodiff_core.decode.sampling import Judgement
 from nemodiff_core.metrics import nfe
@@ -24,9 +25,8 @@ def refine(model, prompt, draft, **fields) -> list[Step]:
     generator = torch.Generator().manual_seed(request.seed)
     ticks = iter(range(10_000))
     run = MODES["refine"]
-    return list(
-        run(model, prompt, request, eos_id=EOS, mask_id=MASK, generator=generator, clock=lambda: next(ticks), given=draft)
-    )
+    decoder = run(model, prompt, request, eos_id=EOS, mask_id=MASK, generator=generator, clock=lambda: next(ticks), given=draft)
+    return list(alone(model, decoder))
 
 
 def events(steps, *kinds) -> list:
@@ -207,10 +207,9 @@ def test_diffusion_ends_its_thinking_in_time(model, prompt, size, length, budget
     end_think = 13
     request = DecodeRequest(prompt="x", mode="diffusion", block_length=size, max_new_tokens=length, max_thinking_tokens=budget, stop_at_eos=False)
     ticks = iter(range(10_000))
-    steps = list(
-        MODES["diffusion"](model, prompt, request, eos_id=EOS, mask_id=MASK, generator=torch.Generator(),
-                           clock=lambda: next(ticks), end_think_id=end_think)
-    )  # fmt: skip
+    decoder = MODES["diffusion"](model, prompt, request, eos_id=EOS, mask_id=MASK, generator=torch.Generator(),
+                                 clock=lambda: next(ticks), end_think_id=end_think)  # fmt: skip
+    steps = list(alone(model, decoder))
     text = output(prompt, steps)
     assert len(text) == length
     if length > budget:

@@ -8,10 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from nemodiff_core.decode.sampling import Sampler, read
+from nemodiff_core.decode.sampling import Look, Sampler, looks_of
 from nemodiff_core.errors import NemodiffError
 
 MASK = 2
+
+
+def read(packed: torch.Tensor) -> list[Look]:
+    return looks_of(packed.tolist())
 
 
 def look(logits: list[float], **knobs):

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from nemodiff_core.cache import KVCache
 from nemodiff_core.decode import MODES, linear_spec, quadratic_spec
+from nemodiff_core.decode.batch import alone
 from nemodiff_core.decode.linear_spec import BlockLength
 from nemodiff_core.decode.quadratic_spec import layout
-from nemodiff_core.decode.sampling import Sampler, choose_beside, drawn_from, read
+from nemodiff_core.decode.sampling import Sampler, choose_beside, drawn_from, looks_of
 from nemodiff_core.errors import RequestError
 from nemodiff_core.metrics import acceptance_lengths, nfe
 from nemodiff_core.model import TriModeModel
@@ -30,18 +31,17 @@ quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCh
 def decode(model: TriModeModel, prompt: list[int], mode: str, **fields) -> list[Step]:
     request = DecodeRequest(prompt="x", mode=mode, **fields)
     ticks = iter(range(10_000))
-    return list(
-        MODES[mode](
-            model,
-            prompt,
-            request,
-            eos_id=EOS,
-            mask_id=MASK,
-            end_think_id=END_THINK,
-            generator=torch.Generator().manual_seed(request.seed),
-            clock=lambda: next(ticks),
-        )
+    decoder = MODES[mode](
+        model,
+        prompt,
+        request,
+        eos_id=EOS,
+        mask_id=MASK,
+        end_think_id=END_THINK,
+        generator=torch.Generator().manual_seed(request.seed),
+        clock=lambda: next(ticks),
     )
+    return list(alone(model, decoder))
 
 
 # Quadratic self-speculation
@@ -210,7 +210,7 @@ def test_ratio_keeps_the_distribution_and_as_many_drafts_as_it_allows() -> None:
     assert kept == pytest.approx(float(torch.minimum(p, q[0]).sum()), abs=0.01)
     # Matching drafts by chance is all that the other rule does.
     assert kept > float((p * q[0]).sum()) + 0.1
-    look = read(packed)[0]
+    look = looks_of(packed.tolist())[0]
     assert look.confidence == pytest.approx(float(causal[0].softmax(0)[look.token]), abs=1e-6)
 
 

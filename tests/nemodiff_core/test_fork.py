@@ -1,0 +1,173 @@
+"""What-ifs: children go on from any step of their parent, and differ from it by what was changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from nemodiff_core.checkpoint import bundled_path, load
+from nemodiff_core.engine import Engine
+from nemodiff_core.errors import NemodiffError
+from nemodiff_core.fork import Intervention, fork
+from nemodiff_core.metrics import summary
+from nemodiff_core.request import parse_request
+from nemodiff_core.trace import EMITTED, Trace
+
+PROMPT = "What is 12 + 30?"
+MODES = ("ar", "diffusion", "linear_spec", "quadratic_spec")
+_runs: dict[tuple, Trace] = {}
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine(load(bundled_path()))
+
+
+def run(engine: Any, **fields: Any) -> Trace:
+    """A run of the engine; equal requests are decoded once."""
+    key = tuple(sorted(fields.items()))
+    if key not in _runs:
+        made = engine.run(parse_request({"prompt": PROMPT, "max_new_tokens": 24, "candidates": 3, **({} if fields["mode"] == "ar" else {"block_length": 8}), **fields}))
+        for _ in made:
+            pass
+        _runs[key] = made.trace()
+    return _runs[key]
+
+
+def child(engine: Any, parent: Trace, what: Intervention) -> Trace:
+    made = fork(engine, parent, what)
+    for _ in made:
+        pass
+    trace = made.trace()
+    assert trace.parent["trace"] == parent.id and trace.parent["step"] == what.step
+    assert trace.steps[: what.step + 1] == parent.steps[: what.step + 1]
+    assert trace.canvas_at(len(trace.steps) - 1).output() == trace.output.ids
+    assert Trace.from_json(trace.to_json()).to_json() == trace.to_json()
+    assert summary(trace)["tokens"] == len(trace.output.ids)
+    return trace
+
+
+@given(mode=st.sampled_from(MODES), share=st.floats(0, 1), rounds=st.sampled_from([0, 2]))
+@settings(max_examples=30, deadline=None)
+def test_a_child_with_nothing_changed_writes_its_parents_text(engine: Any, mode: str, share: float, rounds: int):
+    revision = {"revise_rounds": rounds, "revise_bound": 0.3} if mode == "diffusion" and rounds else {}
+    parent = run(engine, mode=mode, **revision)
+    step = round(share * (len(parent.steps) - 2))
+    # Inside a revision the decoder's own memory of what it doubted is not part of the canvas.
+    if any(s.phase == "revise" for s in parent.steps[: step + 1]) and parent.steps[step].phase != "commit":
+        return
+    try:
+        again = child(engine, parent, Intervention(step))
+    except NemodiffError as error:
+        assert "over at this step" in str(error) and parent.canvas_at(step).output() == parent.output.ids
+        return
+    assert again.output.ids == parent.output.ids
+
+
+def cells(parent: Trace, step: int) -> list[int]:
+    canvas, origin = parent.canvas_at(step), len(parent.prompt.ids)
+    return [origin + i for i in range(len(canvas.output()))]
+
+
+@given(mode=st.sampled_from(MODES), onto=st.sampled_from([None, *MODES]), share=st.floats(0, 1), where=st.floats(0, 1), token=st.integers(200, 400))
+@settings(max_examples=30, deadline=None)
+def test_a_forced_token_stands_and_what_is_before_it_stays(engine: Any, mode: str, onto: str | None, share: float, where: float, token: int):
+    parent = run(engine, mode=mode)
+    step = round(share * (len(parent.steps) - 1))
+    reached = cells(parent, step)
+    if not reached:
+        return
+    position = reached[round(where * (len(reached) - 1))]
+    made = child(engine, parent, Intervention(step, "force", position, token, {"mode": onto} if onto else {}))
+    origin = len(parent.prompt.ids)
+    assert made.output.ids[position - origin] == token
+    assert made.request["mode"] == (onto or mode)
+    if (onto or mode) != "diffusion":
+        assert made.output.ids[: position - origin] == parent.output.ids[: position - origin]
+
+
+@given(mode=st.sampled_from(MODES), where=st.floats(0, 1))
+@settings(max_examples=20, deadline=None)
+def test_a_banned_token_does_not_come_back_and_a_remasked_one_may(engine: Any, mode: str, where: float):
+    parent = run(engine, mode=mode)
+    last, origin = len(parent.steps) - 1, len(parent.prompt.ids)
+    reached = cells(parent, last)
+    position = reached[round(where * (len(reached) - 1))]
+    token = parent.output.ids[position - origin]
+    banned = child(engine, parent, Intervention(last, "ban", position, token))
+    assert banned.output.ids[position - origin : position - origin + 1] != [token]
+    again = child(engine, parent, Intervention(last, "remask", position))
+    first = again.steps[last + 1].events[0]
+    assert (first.position, first.kind) == (position, "remask")
+    # Greedy and from the same state: in the left-to-right modes the same choice is made again.
+    if mode != "diffusion":
+        assert again.output.ids == parent.output.ids
+
+
+def test_a_pinned_cell_is_never_revised(engine: Any):
+    parent = run(engine, mode="diffusion", steps=1)
+    step = next(s.index for s in parent.steps if s.phase == "denoise")
+    position = cells(parent, step)[3]
+    token = parent.canvas_at(step).cells[position].token
+    made = child(engine, parent, Intervention(step, "pin", position, changes={"revise_rounds": 4, "revise_bound": 1.0}))
+    assert made.output.ids[position - len(parent.prompt.ids)] == token
+    kinds = {e.kind for s in made.steps[step + 1 :] for e in s.events if e.position == position}
+    assert kinds <= {"pin"}
+
+
+def test_settings_change_from_a_step_on(engine: Any):
+    parent = run(engine, mode="diffusion", threshold=0.9)
+    made = child(engine, parent, Intervention(1, changes={"steps": 1}))
+    assert made.request["steps"] == 1 and made.request["threshold"] is None
+    assert len(made.steps) <= len(parent.steps) + 1
+    assert "steps 1" in made.parent["label"]
+
+
+def test_a_child_can_be_a_parent(engine: Any):
+    parent = run(engine, mode="diffusion")
+    first = child(engine, parent, Intervention(2, changes={"block_length": 4}))
+    second = child(engine, first, Intervention(len(first.steps) // 2, changes={"mode": "ar"}))
+    assert second.parent["trace"] == first.id and second.request["mode"] == "ar"
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        (Intervention(99), "no step 100"),
+        (Intervention(1, "force", 0, 200), "only the answer"),
+        (Intervention(1, "force", None, 200), "choose a cell"),
+        (Intervention(1, "ban", 30), "token to ban"),
+        (Intervention(0, "pin", 60), "no token to pin"),
+        (Intervention(1, "force", 5000, 200), "behind the longest answer|not been reached"),
+        (Intervention(1, changes={"mode": "refine"}), "draft"),
+        (Intervention(1, changes={"threshold": 7}), "threshold"),
+        (Intervention(1, "force", 30, 10**6), "does not have"),
+        (Intervention(1, "force", 30, 100), "mask cannot be written"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_a_sentence(engine: Any, what: Intervention, says: str):
+    parent = run(engine, mode="diffusion")
+    with pytest.raises(NemodiffError, match=says) as refused:
+        fork(engine, parent, what)
+    assert str(refused.value).endswith(".")
+
+
+def test_another_models_run_is_not_continued(engine: Any):
+    from dataclasses import replace
+
+    parent = run(engine, mode="ar")
+    with pytest.raises(NemodiffError, match="is loaded"):
+        fork(engine, replace(parent, model={**parent.model, "id": "other"}), Intervention(1))
+
+
+def test_standing_cells_of_the_open_block_survive(engine: Any):
+    parent = run(engine, mode="diffusion", steps=8)
+    step = next(s.index for s in parent.steps if s.phase == "denoise") + 2
+    stood = {p: c.token for p, c in parent.canvas_at(step).cells.items() if c.status in EMITTED}
+    made = child(engine, parent, Intervention(step, changes={"threshold": 0.0}))
+    origin = len(parent.prompt.ids)
+    assert {p: made.output.ids[p - origin] for p in stood if p - origin < len(made.output.ids)} == {
+        p: t for p, t in stood.items() if p - origin < len(made.output.ids)
+    }
