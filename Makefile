@@ -11,7 +11,7 @@ ARGS   ?=
 help:
 	@echo "make run      open the app with the bundled model    (make run ARGS='--port 8000')"
 	@echo "make test     all tests, the browser's included       (make test ARGS='tests/ui')"
-	@echo "make record   decode the traces the page opens on again, with the bundled model"
+	@echo "make record   decode all recorded traces again with the bundled model, and check the lessons against them"
 	@echo "make screenshot  take docs/screenshot.png again"
 	@echo "make clean    remove the virtual environment"
 

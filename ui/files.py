@@ -16,16 +16,19 @@ from ui.messages import compact, documents
 from ui.runs import RunRecord
 
 RACE_SCHEMA = "nemodiff.race/1"
-__all__ = ["MAX_FILE_BYTES", "RACE_SCHEMA", "file_name", "pack", "read", "write"]
+__all__ = ["MAX_FILE_BYTES", "RACE_SCHEMA", "file_name", "pack", "read", "unpack", "write"]
 
 
 def pack(record: RunRecord) -> bytes:
     """The finished lanes of a run as a .json.gz. Raises NemodiffError when there is none yet."""
-    finished = documents(record)
-    if not finished:
-        raise NemodiffError("There is nothing to save yet: let the run finish, or stop it first.")
+    finished = _finished(record)
     content: Any = finished[0] if record.lanes == 1 else {"schema": RACE_SCHEMA, "traces": finished}
     return gzip.compress(compact(content).encode(), mtime=0)
+
+
+def unpack(record: RunRecord) -> list[Trace]:
+    """The finished lanes of a run as traces. Raises NemodiffError when there is none yet."""
+    return [from_data(document) for document in _finished(record)]
 
 
 def file_name(record: RunRecord) -> str:
@@ -52,3 +55,9 @@ def write(traces: Sequence[Trace], path: Path) -> None:
     data = compact(content).encode()
     path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
+
+def _finished(record: RunRecord) -> list[dict[str, Any]]:
+    finished = documents(record)
+    if not finished:
+        raise NemodiffError("There is nothing to save yet: let the run finish, or stop it first.")
+    return finished

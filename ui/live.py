@@ -15,24 +15,25 @@ from typing import Any
 
 from nemodiff_core.errors import NemodiffError
 
-from ui.messages import Writer, identity
+from ui.jobs import Lane, Recorded
+from ui.messages import Writer
 from ui.runs import RunRecord
 
 RATE_HZ = 25.0
 _Item = tuple[str, int, Any]  # what, lane, content
 
 
-def stream(engine: Any, requests: Sequence[Any], record: RunRecord, rate_hz: float = RATE_HZ) -> Iterator[str]:
-    """Run `requests` one after another, a lane each, and yield the messages of the live protocol.
+def stream(engine: Any, lanes: Sequence[Lane], record: RunRecord, rate_hz: float = RATE_HZ) -> Iterator[str]:
+    """Run the lanes one after another and yield the messages of the live protocol.
 
     Leaving the generator early (a closed tab, a cancelled event) or setting `record.stop` ends the run
     between two steps. A run that fails ends with a `fault` message.
     """
     items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
     worker = threading.Thread(
-        target=_decode, args=(engine, requests, record.stop, items), name="nemodiff-run", daemon=True
+        target=_decode, args=(engine, lanes, record.stop, items), name="nemodiff-run", daemon=True
     )
-    writer = Writer(record, engine.checkpoint.tokenizer.piece)
+    writer = Writer(record)
     worker.start()
     try:
         yield from _messages(items, writer, 1.0 / rate_hz)
@@ -43,14 +44,15 @@ def stream(engine: Any, requests: Sequence[Any], record: RunRecord, rate_hz: flo
 
 
 def _decode(
-    engine: Any, requests: Sequence[Any], stop: threading.Event, items: queue.SimpleQueue[_Item | None]
+    engine: Any, lanes: Sequence[Lane], stop: threading.Event, items: queue.SimpleQueue[_Item | None]
 ) -> None:
     lane, finished = 0, []
     try:
-        for lane, request in enumerate(requests):
-            run = engine.run(request, stop=stop)
+        for lane, start in enumerate(lanes):
+            run = start(engine, stop)
             try:
-                items.put(("open", lane, run.trace()))
+                piece = getattr(run, "piece", None) or engine.checkpoint.tokenizer.piece
+                items.put(("open", lane, (run.trace(), piece, isinstance(run, Recorded))))
                 for step in run:
                     items.put(("step", lane, step))
                 finished.append(run.trace())
@@ -58,8 +60,8 @@ def _decode(
                 run.close()
             items.put(("end", lane, list(finished)))
             if stop.is_set():
-                if lane + 1 < len(requests) and finished[-1].stop_reason != "cancelled":
-                    items.put(("fault", lane + 1, "The race was stopped before every mode had its turn."))
+                if lane + 1 < len(lanes) and finished[-1].stop_reason != "cancelled":
+                    items.put(("fault", lane + 1, "The race was stopped before every lane had its turn."))
                 break
     except NemodiffError as error:
         items.put(("fault", lane, str(error)))
@@ -94,8 +96,9 @@ def _messages(items: queue.SimpleQueue[_Item | None], writer: Writer, gap: float
         if what == "fault":
             yield writer.fault(lane, content)
         elif what == "open":
-            yield writer.open(lane, content.to_dict())
+            trace, piece, opened = content
+            yield writer.open(lane, trace.to_dict(), piece, opened)
         else:
-            yield writer.end(lane, content[-1], content[-1].to_dict(), identity(content, lane))
+            yield writer.end(lane, content, content[-1].to_dict())
         sent = time.monotonic()
 

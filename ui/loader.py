@@ -83,6 +83,43 @@ class Loader:
         self.progress = f"{what[:1].upper()}{what[1:]}… {share:.0%}" if share else f"{what[:1].upper()}{what[1:]}…"
 
 
+@dataclass
+class Models:
+    """The checkpoints that lanes of a race may use: the page's own, and others that the operator has named.
+
+    Those are loaded when a lane first asks for them, one after another, and stay.
+    """
+
+    own: Loader
+    others: tuple[ModelChoice, ...] = ()
+    _loaded: dict[str, Loader] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def names(self) -> list[str]:
+        """What lanes call them, the page's own first; no two alike."""
+        names: list[str] = []
+        for choice in (self.own.choice, *self.others):
+            name = "/".join([part for part in (choice.source or "bundled model").replace("\\", "/").split("/") if part][-2:])
+            names.append(name if name not in names else f"{name} ({len(names) + 1})")
+        return names
+
+    def engine(self, wanted: str, stop: threading.Event) -> Any:
+        """The engine of a checkpoint, loaded now if need be. Raises NemodiffError: names come from browsers."""
+        choice = dict(zip(self.names[1:], self.others)).get(wanted)
+        if choice is None:
+            raise NemodiffError("This host does not offer that model; choose another for the lane.")
+        with self._lock:
+            loader = self._loaded.get(wanted) or Loader(choice, self.own.limits).start()
+            while not loader.wait(0.1):
+                if stop.is_set():
+                    raise NemodiffError("Stopped while a model was loading.")
+            if loader.engine is None:
+                raise NemodiffError(loader.problem or "The model could not be loaded.")
+            self._loaded[wanted] = loader
+        return loader.engine
+
+
 def warm_up(engine: Any) -> None:
     """A few tokens in every mode: first forwards are slow, and the first lane of a race must not pay for them."""
     for mode in ("ar", "diffusion", "linear_spec"):

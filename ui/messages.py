@@ -1,7 +1,8 @@
 """The live protocol between Python and the browser: numbered messages, each one compact JSON string.
 
-Every message has the same keys (`run seq type lane lanes head steps vocabulary tail text`). For each lane
-there is one `open`, any number of `steps`, and one `end` or `fault`. Joined again they are the trace.
+Every message has the same keys (`run seq type lane lanes blind head steps vocabulary tail text`). For each lane
+there is one `open`, any number of `steps`, and one `end` or `fault`; `notes` may follow. Joined again they are the trace. Lanes may
+come from models with other tokenizers, so `vocabulary` is the lane's own.
 """
 
 from __future__ import annotations
@@ -10,36 +11,48 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from nemodiff_core.metrics import first_divergence, summary
+from nemodiff_core.metrics import summary
 from nemodiff_core.trace import Trace
 
+from ui.lossless import identity, verdicts
 from ui.runs import RunRecord
 
 _NOT_IN_HEAD = ("steps", "output", "stop_reason", "vocabulary", "environment")
 
 
 class Writer:
-    """Numbers the messages of one run, remembers them in its record, and sends each token's text once."""
+    """Numbers the messages of one run, remembers them in its record, and sends each token's text once a lane."""
 
-    def __init__(self, record: RunRecord, piece: Callable[[int], str]) -> None:
+    def __init__(self, record: RunRecord) -> None:
         self._record = record
-        self._piece = piece
-        self._known: set[int] = set()
+        self._pieces: dict[int, Callable[[int], str]] = {}
+        self._known: dict[int, set[int]] = {}
+        self._opened: dict[int, bool] = {}
 
-    def open(self, lane: int, document: Mapping[str, Any]) -> str:
-        """Begin a lane: everything of the trace that is known before the first step."""
+    def open(self, lane: int, document: Mapping[str, Any], piece: Callable[[int], str], opened: bool = False) -> str:
+        """Begin a lane: everything of the trace that is known before the first step, and how its tokens are written.
+
+        `opened`: the lane was recorded at another time, and its clock says nothing about this race.
+        """
+        self._pieces[lane], self._known[lane], self._opened[lane] = piece, set(), opened
         head = {key: value for key, value in document.items() if key not in _NOT_IN_HEAD}
-        return self._write("open", lane, head=head, mentioned=document["prompt"]["ids"])
+        return self._write("open", lane, head=head, mentioned={*document["prompt"]["ids"], *annotated(document["annotations"])})
 
     def steps(self, lane: int, steps: Sequence[Mapping[str, Any]]) -> str:
         """Steps as in the trace's JSON."""
         return self._write("steps", lane, steps=steps, mentioned=(i for step in steps for i in _ids(step)))
 
-    def end(self, lane: int, trace: Trace, document: Mapping[str, Any], identical: dict[str, Any] | None = None) -> str:
-        """Finish a lane with its output and its figures."""
+    def end(self, lane: int, finished: Sequence[Trace], document: Mapping[str, Any]) -> str:
+        """Finish a lane with its output, its figures and the verdicts it decides; `finished` ends with its trace."""
         tail = {key: document[key] for key in ("output", "stop_reason", "environment")}
-        tail |= {"metrics": summary(trace), "identical": identical}
+        tail |= {"metrics": summary(finished[-1]), "identical": identity(finished, lane), "verdicts": verdicts(finished)}
+        tail["opened"] = self._opened[lane]
         return self._write("end", lane, tail=tail, mentioned=document["output"]["ids"])
+
+    def notes(self, lane: int, annotations: Sequence[Mapping[str, Any]], piece: Callable[[int], str]) -> str:
+        """Say what an analysis found out about a lane that has ended; it takes the place of what was known."""
+        self._pieces[lane] = piece
+        return self._write("notes", lane, tail={"annotations": list(annotations)}, mentioned=annotated(annotations))
 
     def fault(self, lane: int, sentence: str) -> str:
         """Finish a lane with what went wrong."""
@@ -56,9 +69,9 @@ class Writer:
         text: str = "",
         mentioned: Iterable[int] = (),
     ) -> str:
-        new = set(mentioned) - self._known
-        self._known |= new
-        record = self._record
+        record, known = self._record, self._known.setdefault(lane, set())
+        new = set(mentioned) - known
+        known |= new
         message = compact(
             {
                 "run": record.id,
@@ -66,9 +79,10 @@ class Writer:
                 "type": kind,
                 "lane": lane,
                 "lanes": record.lanes,
+                "blind": record.blind.told() if record.blind else None,
                 "head": head,
                 "steps": list(steps),
-                "vocabulary": {str(i): self._piece(i) for i in sorted(new)},
+                "vocabulary": {str(i): self._pieces[lane](i) for i in sorted(new)},
                 "tail": tail,
                 "text": text,
             }
@@ -79,36 +93,21 @@ class Writer:
 
 def write_traces(record: RunRecord, traces: Sequence[Trace]) -> None:
     """Fill a record with finished traces, one a lane: a recorded or an opened run."""
+    writer = Writer(record)
     for lane, trace in enumerate(traces):
         document = trace.to_dict()
-        writer = Writer(record, lambda i, pieces=trace.vocabulary: pieces[str(i)])
-        writer.open(lane, document)
+        writer.open(lane, document, lambda i, pieces=trace.vocabulary: pieces[str(i)])
         writer.steps(lane, document["steps"])
-        writer.end(lane, trace, document, identity(traces, lane))
+        writer.end(lane, traces[: lane + 1], document)
     record.ended = True
-
-
-def identity(traces: Sequence[Trace], lane: int) -> dict[str, Any] | None:
-    """Whether a race's self-speculation wrote AR's tokens; None where the claim is not made.
-
-    Losslessness is a claim about greedy runs that both came to their own end.
-    """
-    ours, reference = traces[lane], traces[0]
-    claims = lane > 0 and ours.request["mode"] == "linear_spec" and reference.request["mode"] == "ar"
-    finished = all(t.stop_reason in ("eos", "length") for t in (ours, reference))
-    greedy = all(t.request.get("temperature") == 0 for t in (ours, reference))
-    if not (claims and finished and greedy):
-        return None
-    differs = first_divergence(reference.output.ids, ours.output.ids)
-    return {"to_lane": 0, "same": differs is None, "first_divergence": differs}
 
 
 def documents(record: RunRecord) -> list[dict[str, Any]]:
     """The traces of a record, joined from its messages: one JSON document for each finished lane."""
-    vocabulary: dict[str, str] = {}
+    vocabularies: dict[int, dict[str, str]] = {}
     lanes: dict[int, dict[str, Any]] = {}
     for message in map(json.loads, record.log):
-        vocabulary |= message["vocabulary"]
+        vocabularies.setdefault(message["lane"], {}).update(message["vocabulary"])
         if message["type"] == "open":
             lanes[message["lane"]] = {**message["head"], "steps": []}
         elif message["type"] == "steps":
@@ -116,12 +115,16 @@ def documents(record: RunRecord) -> list[dict[str, Any]]:
         elif message["type"] == "end":
             tail = message["tail"]
             lanes[message["lane"]] |= {key: tail[key] for key in ("output", "stop_reason", "environment")}
-    finished = [lanes[lane] for lane in sorted(lanes) if "output" in lanes[lane]]
-    for document in finished:
+        elif message["type"] == "notes":
+            lanes[message["lane"]]["annotations"] = message["tail"]["annotations"]
+    finished = [lane for lane in sorted(lanes) if "output" in lanes[lane]]
+    for lane in finished:
+        document, vocabulary = lanes[lane], vocabularies[lane]
         named = {*document["prompt"]["ids"], *document["output"]["ids"]}
         named.update(i for step in document["steps"] for i in _ids(step))
+        named |= annotated(document.get("annotations", ()))
         document["vocabulary"] = {str(i): vocabulary[str(i)] for i in sorted(named)}
-    return finished
+    return [lanes[lane] for lane in finished]
 
 
 def resync(record: RunRecord) -> dict[str, Any]:
@@ -130,7 +133,9 @@ def resync(record: RunRecord) -> dict[str, Any]:
     The joined message carries the number of the last one in it, so that live messages continue the count.
     """
     joined: list[dict[str, Any]] = []
+    blind = record.blind.told() if record.blind else None  # as it stands now, not as it stood when they were sent
     for message in map(json.loads, list(record.log)):
+        message["blind"] = blind
         last = joined[-1] if joined else None
         if last and last["type"] == message["type"] == "steps" and last["lane"] == message["lane"]:
             last["steps"] += message["steps"]
@@ -144,6 +149,11 @@ def resync(record: RunRecord) -> dict[str, Any]:
 def compact(value: Any) -> str:
     """JSON without spaces; NaN and infinities are refused, because browsers refuse them too."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def annotated(notes: Iterable[Mapping[str, Any]]) -> set[int]:
+    """The token ids that annotations mention."""
+    return {note[key] for note in notes for key in ("token", "alternative", "best") if isinstance(note.get(key), int)}
 
 
 def _ids(step: Mapping[str, Any]) -> Iterator[int]:

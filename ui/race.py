@@ -1,20 +1,217 @@
-"""The Race view: the same prompt in all three modes, one after another on the same device."""
+"""The Race view: two to four lanes, one after another on the same device, replayed together; or blind, to be voted on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from nemodiff_core.request import DecodeRequest, parse_request
+import gradio as gr
 
-from ui.controls import request_fields
+from nemodiff_core.errors import NemodiffError, RequestError
+from nemodiff_core.request import DecodeRequest
+from nemodiff_core.trace import Trace
+from nemodiff_core.trace_reader import from_data
+
+from ui import blind, files
+from ui.ballot import BallotForm
+from ui.jobs import Job, Lane, decode, elsewhere, recorded
+from ui.messages import documents, write_traces
+from ui.mode_form import DEFAULTS, ModeForm, named, request_fields
+from ui.naming import MODES, model_name, title
+from ui.parts import QUIET, notice
+from ui.refine import request
 
 LANES = ("ar", "diffusion", "linear_spec")
+FEWEST, MOST = 2, 4
+# What each lane begins with; the last one is added by hand.
+_STARTS: tuple[dict[str, Any], ...] = (*({"mode": mode} for mode in LANES), {"mode": "diffusion", "threshold": 0.7, "revise": True})
 
 
-def requests(values: Mapping[str, Any]) -> list[DecodeRequest]:
-    """The three requests of a race, in lane order. Raises RequestError.
+@dataclass
+class LaneForm:
+    """The components of one lane. `opened` holds the run id of a trace that takes the place of the form."""
 
-    Self-speculation always drafts in one forward here: that is the setting whose speed is compared.
-    """
-    return [parse_request(request_fields(mode, {**values, "draft": "one"})) for mode in LANES]
+    box: gr.Accordion
+    fields: gr.Column
+    model: gr.Dropdown
+    form: ModeForm
+    opened: gr.State
+    about: gr.HTML
+    upload: gr.UploadButton
+    back: gr.Button
+    remove: gr.Button
+
+    WIDTH = 2 + len(ModeForm.FIELDS)
+
+    @classmethod
+    def build(cls, limits: Any, number: int, models: Sequence[str]) -> LaneForm:
+        start, at = _STARTS[number], f"nd-lane{number + 1}"
+        with gr.Accordion(f"Lane {number + 1} · {_title({**DEFAULTS, **start})}", open=False, visible=number < len(LANES), elem_id=at, elem_classes="nd-lane") as box:
+            opened, about = gr.State(""), gr.HTML("", elem_id=f"{at}-about", elem_classes="nd-lane-about", visible=False)
+            with gr.Column(elem_id=f"{at}-fields") as fields:
+                model = gr.Dropdown(list(models), value=models[0], label="Model", visible=len(models) > 1, filterable=False, elem_id=f"{at}-model")
+                form = ModeForm.build(limits, at, **start)
+            with gr.Row(elem_classes="nd-lane-row"):
+                upload = gr.UploadButton("Use a saved trace", size="sm", elem_id=f"{at}-open", file_types=[".json", ".gz"])
+                back = gr.Button("Use settings instead", size="sm", visible=False, elem_id=f"{at}-back")
+                remove = gr.Button("Remove lane", size="sm", elem_id=f"{at}-remove")
+        return cls(box, fields, model, form, opened, about, upload, back, remove)
+
+    def inputs(self) -> list[Any]:
+        return [self.opened, self.model, *self.form.inputs()]
+
+
+class Race:
+    """See ui/view.py."""
+
+    name, run_label, panel = "Race", "Race", None
+
+    def __init__(self, models: Any) -> None:
+        self.models = models
+
+    def build(self, limits: Any) -> None:
+        names = self.models.names
+        self.present = gr.State([number < len(LANES) for number in range(MOST)])
+        self.lanes = [LaneForm.build(limits, number, names) for number in range(MOST)]
+        self.add = gr.Button("Add a lane", size="sm", elem_id="nd-race-add")
+        self.ballot = BallotForm.build()
+        self.inputs = [self.present, self.ballot.blind, self.ballot.prompts, *(part for lane in self.lanes for part in lane.inputs())]
+
+    def connect(self, shell: Any) -> None:
+        self.store = shell.app.store
+        everything = [self.present, *(part for lane in self.lanes for part in lane.inputs())]
+        boxes = [lane.box for lane in self.lanes]
+        arranged = [self.present, self.add, *boxes, *(lane.remove for lane in self.lanes)]
+        gr.on([self.add.click], lambda *values: _arranged(_with(values[0], True), values), everything, arranged, **QUIET)
+        for number, lane in enumerate(self.lanes):
+            lane.form.connect()
+            named_by = [part.input for part in (*lane.form.inputs(), lane.model)]
+            gr.on(named_by, _labels, everything, boxes, trigger_mode="always_last", **QUIET)
+            lane.remove.click(
+                lambda *values, number=number: _arranged(_with(values[0], False, number), values), everything, arranged, **QUIET
+            )
+            shown = [lane.opened, lane.about, lane.fields, lane.upload, lane.back]
+            for turned in (
+                lane.upload.upload(self._open, lane.upload, [*shown, shell.notice], **QUIET),
+                lane.back.click(lambda: ["", *_shown("")], None, shown, **QUIET),
+            ):
+                turned.then(_labels, everything, boxes, **QUIET)
+        self.ballot.connect(shell)
+
+        def following(event: gr.EventData) -> Job:
+            asked = event._data if isinstance(event._data, dict) else {}
+            done = self.store.get(asked.get("run")).blind
+            if done is None:
+                raise RequestError("There is no list to go on with; run a blind race first.")
+            return done.following().job()
+
+        following.wants_event = True
+        shell.start([shell.player.raised("nextprompt")], following, [])
+
+    def job(self, general: dict[str, Any], values: Sequence[Any], limits: Any) -> Job:
+        present, is_blind, listed, *rest = values
+        every = [rest[at : at + LaneForm.WIDTH] for at in range(0, len(rest), LaneForm.WIDTH)]
+        plans = [plan for plan, there in zip(every, present) if there]
+        if not FEWEST <= len(plans) <= MOST:
+            raise RequestError(f"A race has {FEWEST} to {MOST} lanes; add one.")
+        opened = [plan[0] for plan in plans if plan[0]]
+        traces = {run: from_data(documents(self.store.get(run))[0]) for run in opened}
+        asked = blind.prompts(listed if is_blind else "", general["prompt"])
+        made = [traces.get(plan[0]) or (plan[1], request({**general, "prompt": asked[0]}, named(plan[2:]))) for plan in plans]
+        if not is_blind:
+            return Job(tuple(self._lane(lane, limits) for lane in made))
+        if traces and any(trace.request.get("prompt") != prompt for trace in traces.values() for prompt in asked):
+            raise RequestError("A saved trace answers its own prompt only; ask that one, or use settings for the lane instead.")
+
+        def lanes(prompt: str) -> list[Lane]:
+            return [self._lane(lane if isinstance(lane, Trace) else (lane[0], lane[1].model_copy(update={"prompt": prompt})), limits) for lane in made]
+
+        for prompt in asked:  # a prompt that is too long is refused before the first one runs
+            lanes(prompt)
+        return blind.Round(asked, lanes).job()
+
+    def _lane(self, lane: Trace | tuple[str | None, DecodeRequest], limits: Any) -> Lane:
+        if isinstance(lane, Trace):
+            return recorded(lane)
+        model, asked = lane
+        (here,) = decode([asked], limits).lanes
+        return here if model in (None, self.models.names[0]) else elsewhere(asked, lambda stop: self.models.engine(model, stop))
+
+    def _open(self, path: str, visitor: gr.Request) -> list[Any]:
+        """Put a saved trace in the place of a lane's settings, or say why not."""
+        try:
+            traces = files.read(path)
+            if len(traces) != 1:
+                raise RequestError("The file holds a whole race; open it below the player, or choose a single trace.")
+            record = self.store.create(visitor.session_hash)
+            write_traces(record, traces)
+        except NemodiffError as error:
+            return [*[gr.skip()] * 5, notice(str(error))]
+        finally:
+            Path(path).unlink(missing_ok=True)
+        return [record.id, *_shown(_about(traces[0])), ""]
+
+
+def requests(general: Mapping[str, Any], form: Mapping[str, Any] = DEFAULTS) -> list[DecodeRequest]:
+    """The requests of the race that the page opens on, in lane order. Raises RequestError."""
+    return [request(general, {**form, "mode": mode}) for mode in LANES]
+
+
+def _with(present: Sequence[bool], there: bool, number: int | None = None) -> list[bool]:
+    """The lanes with one added at the first free place, or one taken away; never fewer than two."""
+    present = list(present)
+    if there and not all(present):
+        present[present.index(False)] = True
+    if not there and sum(present) > FEWEST:
+        present[number] = False
+    return present
+
+
+def _arranged(present: Sequence[bool], values: Sequence[Any]) -> list[Any]:
+    """Updates after a lane was added or removed."""
+    names = iter(_names(present, values[1:]))
+    boxes = [gr.update(visible=there, **({"label": next(names)} if there else {})) for there in present]
+    return [list(present), gr.update(interactive=not all(present)), *boxes, *[gr.update(interactive=sum(present) > FEWEST)] * MOST]
+
+
+def _labels(present: Sequence[bool], *values: Any) -> list[Any]:
+    """Updates that say in every lane's title what the lane is."""
+    names = iter(_names(present, values))
+    return [gr.update(label=next(names)) if there else gr.skip() for there in present]
+
+
+def _names(present: Sequence[bool], values: Sequence[Any]) -> list[str]:
+    """The titles of the lanes there are, numbered as they are shown."""
+    plans = [values[at : at + LaneForm.WIDTH] for at in range(0, len(values), LaneForm.WIDTH)]
+    there = [plan for plan, shown in zip(plans, present) if shown]
+    several = len({plan[1] for plan in there if not plan[0]}) > 1
+    return [_name(place, plan, several) for place, plan in enumerate(there)]
+
+
+def _name(place: int, plan: Sequence[Any], several_models: bool) -> str:
+    opened, model, *form = plan
+    what = "saved trace" if opened else _title(named(form))
+    return " · ".join([f"Lane {place + 1}", what, *([model] if several_models and not opened else [])])
+
+
+def _title(form: Mapping[str, Any]) -> str:
+    try:
+        return title(request_fields(form))
+    except (TypeError, ValueError):  # a number field is being emptied
+        return MODES.get(form["mode"], "")
+
+
+def _shown(about: str) -> list[Any]:
+    """Updates for what a lane shows: an opened trace, or its settings."""
+    opened = bool(about)
+    return [gr.update(value=about, visible=opened), *(gr.update(visible=shown) for shown in (not opened, not opened, opened))]
+
+
+def _about(trace: Trace) -> str:
+    """What an opened trace is, as HTML."""
+    prompt = str(trace.request.get("prompt", ""))
+    lines = [title(trace.request), model_name(trace.model), f"“{prompt if len(prompt) <= 90 else prompt[:89] + '…'}”"]
+    return "".join(f"<p>{html.escape(line)}</p>" for line in lines if line)

@@ -1,4 +1,4 @@
-"""What the app serves beside Gradio: the player's files, and finished runs as downloads.
+"""What the app serves beside Gradio: the player's files, and finished runs as downloads in every format.
 
 They are routes of the same server, given to `launch(app_kwargs=…)`: they work under a root path and on a
 Space, and nothing outside `ui/player` can be reached through them.
@@ -6,8 +6,11 @@ Space, and nothing outside `ui/player` can be reached through them.
 
 from __future__ import annotations
 
+import gzip
+from functools import lru_cache
 from pathlib import Path
 
+from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -16,17 +19,23 @@ from starlette.staticfiles import StaticFiles
 
 from nemodiff_core.errors import NemodiffError
 
-from ui.files import file_name, pack
+from ui.chart_component import PLOTLY_ROUTE, plotly_bundle
+from ui.export import formats
+from ui.files import file_name, pack, unpack
 from ui.player_component import PLAYER_FOLDER, PLAYER_ROUTE
 from ui.runs import RunStore
+from ui.votes import CSV_ROUTE, Votes
 
 TRACE_ROUTE = "/nemodiff/traces"
+SWEEP_ROUTE = "/nemodiff/sweeps"
+ENCODINGS = 2  # exports made at once; more would only slow one another and the model down
 _TYPES = {".js": "text/javascript", ".css": "text/css"}
 
 
-def routes(store: RunStore) -> list[BaseRoute]:
-    """The app's own routes over the runs in `store`."""
+def routes(store: RunStore, votes: Votes) -> list[BaseRoute]:
+    """The app's own routes over the runs in `store` and the votes on them."""
     folder = StaticFiles(directory=PLAYER_FOLDER)
+    encoders = CapacityLimiter(ENCODINGS)
 
     async def player_file(request: Request) -> Response:
         name = request.path_params["name"]  # one segment: the route matches no slash
@@ -43,20 +52,62 @@ def routes(store: RunStore) -> list[BaseRoute]:
         return response
 
     async def download(request: Request) -> Response:
+        kind = request.query_params.get("format", "json")
         try:
             record = store.get(request.path_params["run"])
-            body = await run_in_threadpool(pack, record)
+            if record.blind is not None and record.blind.best is None:
+                raise NemodiffError("The lanes of a blind race are named after the vote; vote first, then save it.")
+            name = file_name(record)
+            if kind == "json":
+                body, media_type = await run_in_threadpool(pack, record), "application/gzip"
+            else:
+                chosen = formats.find(kind)
+                theme = "dark" if request.query_params.get("theme") == "dark" else "light"
+                body = await to_thread.run_sync(lambda: chosen.make(unpack(record), theme), limiter=encoders)
+                name, media_type = name.removesuffix(".json.gz") + chosen.suffix, chosen.media_type
         except NemodiffError as error:
             return PlainTextResponse(str(error), 404)
         headers = {
-            "content-disposition": f'attachment; filename="{file_name(record)}"',
+            "content-disposition": f'attachment; filename="{name}"',
             "cache-control": "no-store",
             "x-content-type-options": "nosniff",
         }
-        return Response(body, media_type="application/gzip", headers=headers)
+        return Response(body, media_type=media_type, headers=headers)
+
+    async def votes_file(request: Request) -> Response:
+        headers = {"content-disposition": 'attachment; filename="nemodiff-votes.csv"', "cache-control": "no-store", "x-content-type-options": "nosniff"}
+        return Response(await run_in_threadpool(votes.csv), media_type="text/csv", headers=headers)
+
+    async def plotly(request: Request) -> Response:
+        zipped = "gzip" in request.headers.get("accept-encoding", "")
+        body = await run_in_threadpool(_plotly, zipped)
+        # The address carries the version, so that a copy once fetched is good for ever.
+        headers = {"cache-control": "public, max-age=31536000, immutable", "vary": "accept-encoding", "x-content-type-options": "nosniff"}
+        if zipped:
+            headers["content-encoding"] = "gzip"
+        return Response(body, media_type="text/javascript", headers=headers)
+
+    async def sweep_table(request: Request) -> Response:
+        try:
+            sweep = store.get(request.path_params["run"]).sweep
+        except NemodiffError as error:
+            return PlainTextResponse(str(error), 404)
+        if sweep is None:
+            return PlainTextResponse("This run is no sweep.", 404)
+        headers = {"content-disposition": 'attachment; filename="nemodiff-sweep.csv"', "cache-control": "no-store", "x-content-type-options": "nosniff"}
+        return Response(await run_in_threadpool(sweep.table), media_type="text/csv", headers=headers)
 
     # Routes and no Mount: a mounted application loses its way where a proxy strips the root path.
     return [
         Route(PLAYER_ROUTE + "/{name}", player_file, methods=["GET", "HEAD"]),
         Route(TRACE_ROUTE + "/{run}", download, methods=["GET"]),
+        Route(SWEEP_ROUTE + "/{run}.csv", sweep_table, methods=["GET"]),
+        Route(PLOTLY_ROUTE, plotly, methods=["GET", "HEAD"]),
+        Route(CSV_ROUTE, votes_file, methods=["GET"]),
     ]
+
+
+@lru_cache(maxsize=2)
+def _plotly(zipped: bool) -> bytes:
+    body = plotly_bundle().read_bytes()
+    return gzip.compress(body, 6, mtime=0) if zipped else body

@@ -7,8 +7,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from nemodiff_core.errors import NemodiffError
+
+MAX_SWEEPS = 2  # of one visitor; opening their runs must not push them out
 
 
 @dataclass
@@ -20,8 +23,11 @@ class RunRecord:
     lanes: int = 1
     created: float = 0.0  # seconds of the store's clock
     stop: threading.Event = field(default_factory=threading.Event)
+    job: Any = None  # what the run is to do, until it is done (ui/jobs.py)
+    blind: Any = None  # the round of a blind race (ui/blind.py)
     log: list[str] = field(default_factory=list)
     size: int = 0  # characters held
+    sweep: Any = None  # ui/sweeps.Results, where this stands for a sweep: its runs take the device one by one
     ended: bool = False
 
     def add(self, message: str) -> None:
@@ -37,7 +43,7 @@ class RunStore:
         self,
         *,
         max_runs: int = 200,
-        max_per_owner: int = 8,
+        max_per_owner: int = 32,  # what-ifs grow into trees
         max_age_s: float = 3600.0,
         max_characters: int = 256_000_000,
         clock: Callable[[], float] = time.monotonic,
@@ -47,10 +53,11 @@ class RunStore:
         self._max_runs, self._max_per_owner = max_runs, max_per_owner
         self._max_age_s, self._max_characters = max_age_s, max_characters
         self._clock = clock
+        self.elsewhere: Callable[[str], RunRecord | None] | None = None  # where runs that everybody may see are fetched from
 
-    def create(self, owner: str | None, lanes: int = 1, run_id: str | None = None) -> RunRecord:
+    def create(self, owner: str | None, lanes: int = 1, run_id: str | None = None, sweep: Any = None) -> RunRecord:
         """A new run. The id carries 144 random bits unless one is given (recorded traces have fixed names)."""
-        record = RunRecord(run_id or secrets.token_urlsafe(18), owner, lanes, self._clock())
+        record = RunRecord(run_id or secrets.token_urlsafe(18), owner, lanes, self._clock(), sweep=sweep)
         with self._lock:
             self._runs[record.id] = record
             self._prune(owner)
@@ -61,14 +68,23 @@ class RunStore:
         with self._lock:
             self._prune(None)
             record = self._runs.get(run_id) if isinstance(run_id, str) else None
+        if record is None and isinstance(run_id, str) and self.elsewhere is not None:
+            record = self.elsewhere(run_id)
+            if record is not None:
+                self.keep(record)
         if record is None:
             raise NemodiffError("This run is no longer kept here; run the prompt again, or open a saved trace.")
         return record
 
+    def keep(self, record: RunRecord) -> None:
+        """Take in a finished run that has no owner: it stays."""
+        with self._lock:
+            self._runs[record.id] = record
+
     def ahead(self, record: RunRecord) -> int:
         """Unfinished runs that were begun before this one."""
         with self._lock:
-            return sum(not r.ended and r is not record and r.created <= record.created for r in self._runs.values())
+            return sum(not r.ended and r is not record and r.sweep is None and r.created <= record.created for r in self._runs.values())
 
     def stop(self, owner: str) -> int:
         """Ask every unfinished run of one visitor to stop; how many were asked."""
@@ -90,8 +106,9 @@ class RunStore:
         drop = [r for r in kept if now - r.created > self._max_age_s]
         rest = [r for r in kept if r not in drop]
         if owner is not None:
-            mine = [r for r in rest if r.owner == owner]
+            mine = [r for r in rest if r.owner == owner and r.sweep is None]
             drop += mine[: max(0, len(mine) - self._max_per_owner)]
+            drop += [r for r in rest if r.owner == owner and r.sweep is not None][:-MAX_SWEEPS]
             rest = [r for r in rest if r not in drop]
         held = sum(r.size for r in rest)
         while rest and (len(rest) > self._max_runs or held > self._max_characters):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 import gradio as gr
 
 _SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
@@ -26,14 +29,32 @@ def theme() -> gr.themes.Base:
         button_primary_text_color="white",
         block_label_text_color="*neutral_700",
         block_label_text_color_dark="*neutral_200",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
         block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_300",
     )
 
 
+def shown_in(*views: str) -> list[str]:
+    """Classes for what only some views show."""
+    return ["nd-in", *(f"nd-in-{view.lower()}" for view in views)]
+
+
+def head(views: Sequence[str]) -> str:
+    """What the page's head holds: its style, and the view that a link asks for, known before anything is drawn."""
+    names = [view.lower() for view in views]
+    rules = "\n".join(f'html[data-nd-view="{name}"] .nd-in:not(.nd-in-{name}) {{ display: none !important; }}' for name in names)
+    choose = (
+        f"const views = {json.dumps(names)}; const asked = new URLSearchParams(location.search).get('view');"
+        "document.documentElement.dataset.ndView = views.includes(asked) ? asked : views[0];"
+    )
+    return f"<style>{CSS}{rules}</style><script>{choose}</script>"
+
+
 # Three areas: what to ask, the stage, and the knobs. On a phone the stage comes before the knobs.
 CSS = """
-.gradio-container { max-width: 1500px !important; margin: 0 auto; padding: 12px 16px !important; }
+.gradio-container { width: 100%; max-width: 1500px !important; margin: 0 auto; padding: 12px 16px !important; }
 .gradio-container .main, .gradio-container .wrap { min-width: 0; }
 .gradio-container .main.fillable { padding: 0 !important; }
 #nd-player .html-container, #nd-title .html-container, #nd-status .html-container, #nd-notice .html-container { padding: 0; }
@@ -52,6 +73,27 @@ CSS = """
 #nd-ask { grid-area: ask; }
 #nd-knobs { grid-area: knobs; }
 #nd-stage { grid-area: stage; }
+#nd-board-budget { display: grid; grid-template: "plane roof" auto "runs roof" 1fr "table table" auto / minmax(0, 1.2fr) minmax(0, 1fr);
+  gap: 14px; align-items: start; margin-bottom: 14px; }
+#nd-plane-card { grid-area: plane; }
+#nd-runs-card { grid-area: runs; }
+#nd-roof-card { grid-area: roof; }
+#nd-table-card { grid-area: table; }
+.nd-card { gap: 8px !important; min-width: 0 !important; padding: 12px 14px; border: 1px solid var(--border-color-primary);
+  border-radius: 12px; background: var(--block-background-fill); }
+.nd-card .form, .nd-card .block { border: 0 !important; box-shadow: none; }
+.nd-card .form > .block { padding: 2px 0 !important; background: none; }
+.nd-card .html-container { padding: 0 !important; }
+.nd-card-title h3 { margin: 0; font-size: 1rem; line-height: 1.3; }
+.nd-card .form { gap: 14px !important; background: none; }
+.nd-pair .form { flex-wrap: wrap; }
+.nd-pair .form > * { flex: 1 1 120px; min-width: 0 !important; }
+#nd-roof-model { flex: 3 1 220px !important; }
+#nd-roof-context { flex: 1 1 112px !important; }
+#nd-sweep-row { gap: 8px; }
+#nd-sweep-progress .html-container { padding: 0 2px; }
+#nd-sweep-progress p { margin: 0; font-size: 0.9rem; color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
+#nd-sweep-progress progress { display: block; width: 100%; height: 8px; margin: 2px 0 6px; accent-color: #0072b2; }
 #nd-page .form { border-radius: var(--radius-md); }
 #nd-run-row, #nd-files, #nd-example-row { flex-wrap: wrap; gap: 8px; }
 #nd-run-row > *, #nd-files > * { flex: 1 1 110px; min-width: 0 !important; }
@@ -60,6 +102,8 @@ CSS = """
 #nd-example-row > button { flex: 0 1 auto; }
 #nd-files { justify-content: flex-end; }
 #nd-files > button, #nd-files > div { flex: 0 1 auto; }
+#nd-files { align-items: center; }
+#nd-files > #nd-with-prompt { flex: 0 0 auto; width: auto; border: 0; background: none; padding: 0; }
 #nd-notice:not(:has(p)) { display: none; }
 #nd-notice p { border-left: 4px solid #d55e00; background: var(--block-background-fill); color: var(--body-text-color);
   padding: 8px 12px; border-radius: 4px; overflow-wrap: anywhere; }
@@ -67,11 +111,26 @@ CSS = """
 .gradio-container :is(button, input, textarea, select, [tabindex]):focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }
 .dark.gradio-container :is(button, input, textarea, select, [tabindex]):focus-visible,
 .dark .gradio-container :is(button, input, textarea, select, [tabindex]):focus-visible { outline-color: #56b4e9; }
-body.dark .ndp { color-scheme: dark !important; }
+body.dark :is(.ndp, .ndc) { color-scheme: dark !important; }
 @media (max-width: 900px) {
   .gradio-container { padding: 8px 10px !important; }
   #nd-page { grid-template: "ask" auto "stage" auto "knobs" auto / minmax(0, 1fr); gap: 12px; }
+  html[data-nd-view="budget"] #nd-page { grid-template: "knobs" auto "stage" auto / minmax(0, 1fr); }
   #nd-status { margin-left: 0; flex-basis: 100%; }
+  #nd-board-budget { grid-template: "plane" auto "runs" auto "table" auto "roof" auto / minmax(0, 1fr); }
+}
+html[data-nd-view="learn"] #nd-page { grid-template: "knobs stage" 1fr / minmax(340px, 430px) minmax(0, 1fr); }
+html[data-nd-view="edit"] #nd-page { grid-template: "knobs stage" 1fr / minmax(360px, 5fr) minmax(0, 7fr); }
+#nd-course .html-container, #nd-editor .html-container { padding: 0; }
+html[data-nd-present] :is(#nd-head, #nd-files, footer) { display: none !important; }
+html[data-nd-present] .gradio-container { max-width: none !important; }
+html[data-nd-present] #nd-page { grid-template-columns: minmax(380px, 40%) minmax(0, 1fr); }
+html[data-nd-present] #nd-player .ndp { zoom: 1.15; }
+@media (min-width: 901px) {
+  html[data-nd-present] #nd-knobs { position: sticky; top: 12px; max-height: calc(100vh - 24px); overflow-y: auto; }
+}
+@media (max-width: 900px) {
+  html[data-nd-view="learn"] #nd-page, html[data-nd-view="edit"] #nd-page, html[data-nd-present] #nd-page { grid-template: "knobs" auto "stage" auto / minmax(0, 1fr); }
 }
 @media (prefers-reduced-motion: reduce) {
   .gradio-container * { transition: none !important; animation: none !important; }

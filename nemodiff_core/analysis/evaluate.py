@@ -228,7 +228,7 @@ def markdown(report: dict[str, Any]) -> str:
     head = ["setting", "all", *families, "to_json", "valid", "TPF", "acceptance", "= AR", "tokens/s"]
     lines = [
         f"Model {report['model']['id']}, {report['per_family']} held-out prompts per family, block "
-        f"{report['block_length']}, greedy, {report['date']}, {report['machine']['processor']}.",
+        f"{report['block_length']}, greedy unless a row says otherwise, {report['date']}, {report['machine']['processor']}.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + " --- |" + " ---: |" * (len(head) - 1),

@@ -31,7 +31,7 @@ def measure_device(
     buffer = torch.ones(size // 4, device=place)
     bandwidth = size / _best(buffer.sum, place, _READ_SECONDS)
     hardware = environment()["hardware"]
-    name = hardware["gpu"] if place.type == "cuda" else f"{hardware['processor']}, {hardware['threads']} threads"
+    name = hardware["gpu"] if place.type == "cuda" else f"{hardware['processor']}, {hardware['threads']} {'thread' if hardware['threads'] == 1 else 'threads'}"
     return Device(name, MEASURED, bandwidth, {str(kind).removeprefix("torch."): _matmul_peak(kind, place)})
 
 

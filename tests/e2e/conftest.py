@@ -51,7 +51,8 @@ class Served:
 
 
 @pytest.fixture(scope="session")
-def served() -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    os.environ["NEMODIFF_DATA"] = str(tmp_path_factory.mktemp("data"))  # never the developer's own
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -17,7 +17,7 @@ from ui.live import stream
 from ui.messages import Writer, documents, identity, resync, write_traces
 from ui.runs import RunStore
 
-KEYS = ["run", "seq", "type", "lane", "lanes", "head", "steps", "vocabulary", "tail", "text"]
+KEYS = ["run", "seq", "type", "lane", "lanes", "blind", "head", "steps", "vocabulary", "tail", "text"]
 
 
 def piece(token: int) -> str:
@@ -66,13 +66,17 @@ class FakeEngine:
         return self.runs[-1]
 
 
+def lanes(requests: list[Any]) -> list[Any]:
+    return [lambda engine, stop, request=request: engine.run(request, stop=stop) for request in requests]
+
+
 def parsed(messages: list[str]) -> list[dict[str, Any]]:
     return [json.loads(m) for m in messages]
 
 
 def test_every_message_has_the_same_keys_and_the_next_number(traces):
     record = RunStore().create("me", lanes=2)
-    messages = parsed(list(stream(FakeEngine(), [traces["ar"], traces["linear_spec"]], record)))
+    messages = parsed(list(stream(FakeEngine(), lanes([traces["ar"], traces["linear_spec"]]), record)))
     assert [list(m) for m in messages] == [KEYS] * len(messages)
     assert [m["seq"] for m in messages] == list(range(len(messages)))
     assert {m["run"] for m in messages} == {record.id}
@@ -83,17 +87,18 @@ def test_every_message_has_the_same_keys_and_the_next_number(traces):
 
 def test_messages_are_compact_and_refuse_what_browsers_refuse():
     record = RunStore().create("me")
-    writer = Writer(record, piece)
-    head = {"id": "x", "prompt": {"ids": [1], "pieces": ["é"]}}
-    assert ": " not in writer.open(0, head) and "é" in record.log[0]
+    writer = Writer(record)
+    head = {"id": "x", "prompt": {"ids": [1], "pieces": ["é"]}, "annotations": []}
+    assert ": " not in writer.open(0, head, piece) and "é" in record.log[0]
     with pytest.raises(ValueError):
-        writer.open(0, {**head, "model": {"confidence": float("nan")}})
+        writer.open(0, {**head, "model": {"confidence": float("nan")}}, piece)
 
 
-def test_the_text_of_a_token_is_sent_once_and_in_time(traces):
+def test_the_text_of_a_token_is_sent_once_a_lane_and_in_time(traces):
     record = RunStore().create("me", lanes=2)
-    known: dict[str, str] = {}
-    for message in parsed(list(stream(FakeEngine(), [traces["ar"], traces["linear_spec"]], record))):
+    of_lane: dict[int, dict[str, str]] = {0: {}, 1: {}}
+    for message in parsed(list(stream(FakeEngine(), lanes([traces["ar"], traces["linear_spec"]]), record))):
+        known = of_lane[message["lane"]]
         assert not known.keys() & message["vocabulary"].keys()
         known |= message["vocabulary"]
         for step in message["steps"]:
@@ -104,16 +109,16 @@ def test_the_text_of_a_token_is_sent_once_and_in_time(traces):
 
 def test_steps_that_come_faster_than_the_page_draws_travel_together(traces):
     record = RunStore().create("me")
-    fast = parsed(list(stream(FakeEngine(), [traces["ar"]], record)))
+    fast = parsed(list(stream(FakeEngine(), lanes([traces["ar"]]), record)))
     assert [len(m["steps"]) for m in fast if m["type"] == "steps"] == [3]
     record = RunStore().create("me")
-    slow = parsed(list(stream(FakeEngine(pause=0.15), [traces["ar"]], record, rate_hz=25)))
+    slow = parsed(list(stream(FakeEngine(pause=0.15), lanes([traces["ar"]]), record, rate_hz=25)))
     assert [len(m["steps"]) for m in slow if m["type"] == "steps"] == [1, 1, 1]
 
 
 def test_joined_messages_are_the_trace_again(traces, hand_made):
     record = RunStore().create("me", lanes=2)
-    list(stream(FakeEngine(), [traces["ar"], traces["linear_spec"]], record))
+    list(stream(FakeEngine(), lanes([traces["ar"], traces["linear_spec"]]), record))
     joined = documents(record)
     for document, mode in zip(joined, ("ar", "linear_spec")):
         again = Trace.from_json(json.dumps(document))
@@ -129,7 +134,7 @@ def test_the_end_carries_the_figures_of_metrics(traces):
 
 def test_resync_says_everything_in_few_messages_and_the_count_goes_on(traces):
     record = RunStore().create("me", lanes=2)
-    sent = parsed(list(stream(FakeEngine(pause=0.1), [traces["ar"], traces["linear_spec"]], record, rate_hz=50)))
+    sent = parsed(list(stream(FakeEngine(pause=0.1), lanes([traces["ar"], traces["linear_spec"]]), record, rate_hz=50)))
     answer = resync(record)["messages"]
     assert len(answer) == 6 < len(sent)
     assert answer[-1]["seq"] == sent[-1]["seq"]
@@ -146,7 +151,7 @@ def test_a_race_says_identical_only_where_it_is_so(traces, hand_made):
     other["output"] = {"ids": [50, 51, 70], "pieces": ["<50>", "<51>", "<70>"]}
     other["vocabulary"]["70"] = "<70>"
     different = Trace.from_json(json.dumps(other))
-    assert identity([different, traces["linear_spec"]], 1) == {"to_lane": 0, "same": False, "first_divergence": 2}
+    assert identity([different, traces["linear_spec"]], 1) == {"to_lane": 0, "same": False, "first_divergence": 2, "gap": None}
 
 
 @pytest.mark.parametrize("change", [{"temperature": 0.5}, {}])
@@ -162,7 +167,7 @@ def test_a_race_makes_no_claim_about_sampled_or_unfinished_runs(traces, hand_mad
 def test_stopping_ends_the_run_and_leaves_the_later_lanes_out(traces):
     engine, record = FakeEngine(pause=0.05), RunStore().create("me", lanes=2)
     messages = []
-    for message in stream(engine, [traces["ar"], traces["linear_spec"]], record, rate_hz=1000):
+    for message in stream(engine, lanes([traces["ar"], traces["linear_spec"]]), record, rate_hz=1000):
         messages.append(json.loads(message))
         if messages[-1]["type"] == "steps":
             record.stop.set()
@@ -173,14 +178,14 @@ def test_stopping_ends_the_run_and_leaves_the_later_lanes_out(traces):
 
 def test_a_race_stopped_between_two_lanes_says_so(traces):
     record = RunStore().create("me", lanes=2)
-    messages = parsed(list(stream(FakeEngine(stop_at_the_end=True), [traces["ar"], traces["linear_spec"]], record)))
+    messages = parsed(list(stream(FakeEngine(stop_at_the_end=True), lanes([traces["ar"], traces["linear_spec"]]), record)))
     assert [(m["lane"], m["type"]) for m in messages][-2:] == [(0, "end"), (1, "fault")]
-    assert "stopped before every mode" in messages[-1]["text"]
+    assert "stopped before every lane" in messages[-1]["text"]
 
 
 def test_a_closed_tab_stops_the_decoder_and_frees_the_run(traces):
     engine, record = FakeEngine(pause=0.05), RunStore().create("me")
-    messages = stream(engine, [traces["ar"]], record)
+    messages = stream(engine, lanes([traces["ar"]]), record)
     next(messages)
     messages.close()
     assert record.stop.is_set() and record.ended
@@ -190,7 +195,7 @@ def test_a_closed_tab_stops_the_decoder_and_frees_the_run(traces):
 def test_failures_become_one_sentence_in_the_page(traces):
     for error, says in ((RequestError("prompt is too long; shorten it."), "prompt is too long; shorten it."), (ValueError("odd"), "odd")):
         record = RunStore().create("me", lanes=2)
-        messages = parsed(list(stream(FakeEngine(), [traces["ar"], error], record)))
+        messages = parsed(list(stream(FakeEngine(), lanes([traces["ar"], error]), record)))
         assert [m["type"] for m in messages] == ["open", "steps", "end", "fault"]
         assert says in messages[-1]["text"] and messages[-1]["lane"] == 1
         assert record.ended

@@ -3,23 +3,14 @@
 
 import { level } from './confidence.js';
 import { el, setAttr, setText } from './dom.js';
+import { isEmitted } from './fold.js';
 import { columns, fitFont } from './layout.js';
 import { cellText } from './pieces.js';
+import { STATUS_NAMES } from './words.js';
 
 const GAP = 4;
 const PADDING = 10; // room inside a cell that text cannot use
 const STACKED_BELOW = 560; // px: the cell behind the block goes under it
-const SAID = {
-  empty: 'not reached yet',
-  masked: 'masked',
-  seed: 'seed',
-  committed: 'committed',
-  draft: 'draft',
-  accepted: 'accepted draft',
-  rejected: 'rejected',
-  bonus: 'bonus',
-  pinned: 'pinned',
-};
 
 export class BlockRow {
   constructor(focus) {
@@ -27,7 +18,7 @@ export class BlockRow {
     this.pool = [];
     this.current = 0; // the cell that Tab reaches
     this.frame = el('div', 'ndp-block', { role: 'listbox', 'aria-label': 'Cells of the block', 'aria-orientation': 'horizontal' });
-    this.behind = el('div', 'ndp-behind');
+    this.behind = el('div', 'ndp-behind', { role: 'listbox', 'aria-label': 'Cell behind the block' });
     this.element = el('div', 'ndp-row', {}, this.frame);
     this.listen();
   }
@@ -122,17 +113,18 @@ export class BlockRow {
       const position = span.start + index;
       const cell = cells.get(position);
       const fresh = cell !== undefined && cell.step === step;
-      const old = fresh ? (cell.replaced ?? null) : null;
+      const revision = cell && isEmitted(cell) ? lane.revisions.at(position, step) : null;
+      const old = fresh ? (cell.replaced ?? (revision?.step === step ? revision.from : null)) : null;
       const key = cell
-        ? `${position} ${cell.status} ${cell.token} ${cell.confidence} ${old} ${fresh} ${position === pinned}`
+        ? `${position} ${cell.status} ${cell.token} ${cell.confidence} ${old} ${fresh} ${position === pinned} ${revision?.step}`
         : `${position} ${position === pinned}`;
       if (slot.key === key) return;
       slot.key = key;
-      this.draw(slot, { lane, position, index, cell, fresh, old, pinned: position === pinned });
+      this.draw(slot, { lane, position, index, cell, fresh, old, revision, pinned: position === pinned });
     });
   }
 
-  draw(slot, { lane, position, index, cell, fresh, old, pinned }) {
+  draw(slot, { lane, position, index, cell, fresh, old, revision, pinned }) {
     const { node } = slot;
     const status = cell?.status ?? 'empty';
     const text = cell && cell.token !== null ? cellText(lane.piece(cell.token)) : '';
@@ -141,6 +133,7 @@ export class BlockRow {
     node.dataset.status = status;
     node.dataset.level = String(cell ? level(cell.confidence) : -1);
     setAttr(node, 'data-fresh', fresh ? 'true' : null);
+    setAttr(node, 'data-revised', revision ? 'true' : null);
     setAttr(node, 'aria-selected', pinned ? 'true' : 'false');
     setText(slot.number, index < this.size ? String(index + 1) : '');
     setText(slot.text, text);
@@ -149,7 +142,8 @@ export class BlockRow {
     slot.text.style.fontSize = `${fitFont([...text].length, this.cellWidth - PADDING)}px`;
     const what = text ? `“${text}”, ` : '';
     const how = sure ? `, confidence ${cell.confidence.toFixed(2)}` : '';
-    setAttr(node, 'aria-label', `cell ${index + 1}, ${what}${SAID[status]}${how}`);
+    const changed = revision ? `, revised, before “${cellText(lane.piece(revision.from))}”` : '';
+    setAttr(node, 'aria-label', `cell ${index + 1}, ${what}${STATUS_NAMES[status]}${how}${changed}`);
   }
 }
 

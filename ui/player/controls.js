@@ -13,7 +13,7 @@ const ICONS = {
 };
 
 export class Controls {
-  /** `act` holds the actions: toggle, step(±1), first, last, seek(value), follow, speed(id), help. */
+  /** `act` holds the actions: toggle, step(±1), first, last, seek(value), follow, speed(id), help; and `menu`, an element. */
   constructor(act) {
     const button = (name, label, run) => el('button', 'ndp-button', { type: 'button', title: label, 'aria-label': label, onclick: run }, icon(ICONS[name]));
     this.playIcon = icon(ICONS.play);
@@ -34,7 +34,7 @@ export class Controls {
     );
     this.element = el(
       'div', 'ndp-transport', {},
-      el('div', 'ndp-bar', {}, buttons, this.label, this.live, this.speed, this.help),
+      el('div', 'ndp-bar', {}, buttons, this.label, this.live, this.speed, act.menu ?? '', this.help),
       el('div', 'ndp-scrub', {}, this.range, this.timeline.element),
     );
   }

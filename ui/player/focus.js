@@ -24,6 +24,13 @@ export class Focus {
     this.changed();
   }
 
+  /** Pin a position, or none. */
+  pin(position) {
+    if (position === this.pinned) return;
+    this.pinned = position;
+    this.changed();
+  }
+
   release() {
     const held = this.pinned !== null;
     this.pinned = null;

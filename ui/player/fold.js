@@ -16,13 +16,14 @@ const STATUS = new Map([
   ['bonus', 'bonus'],
   ['pin', 'pinned'],
 ]);
-export const KEYFRAME_EVERY = 32;
+const KEYFRAME_EVERY = 32;
+const MOST_KEYFRAMES = 96; // a longer run keeps every other one, so that memory does not grow with its square
 
 /** Whether a cell's token belongs to the output. */
 export const isEmitted = (cell) => cell !== undefined && EMITTED.has(cell.status);
 
 /** The state between two steps: `cells` maps absolute positions to cells. */
-class Canvas {
+export class Canvas {
   constructor(cells = new Map(), rejected = new Set()) {
     this.cells = cells;
     this.rejected = rejected; // positions of rejected cells, so that sweeping them is cheap
@@ -96,7 +97,8 @@ export class Fold {
     this.promptLength = promptLength;
     this.steps = [];
     this.newest = new Canvas();
-    this.keyframes = [new Canvas()]; // keyframes[k]: before step k * KEYFRAME_EVERY
+    this.every = KEYFRAME_EVERY;
+    this.keyframes = [new Canvas()]; // keyframes[k]: before step k * every
     this.cursor = new Canvas();
     this.cursorStep = -1;
   }
@@ -104,17 +106,21 @@ export class Fold {
   push(step) {
     this.newest.apply(step, this.steps.length);
     this.steps.push(step);
-    if (this.steps.length % KEYFRAME_EVERY === 0) this.keyframes.push(this.newest.copy());
+    if (this.steps.length % this.every) return;
+    this.keyframes.push(this.newest.copy());
+    if (this.keyframes.length <= MOST_KEYFRAMES) return;
+    this.keyframes = this.keyframes.filter((_, k) => k % 2 === 0);
+    this.every *= 2;
   }
 
   /** The cells after step `index` (-1: before anything). The map stays valid until the next call. */
   at(index) {
     const target = Math.max(-1, Math.min(index, this.steps.length - 1));
-    const frame = Math.floor((target + 1) / KEYFRAME_EVERY);
+    const frame = Math.floor((target + 1) / this.every);
     const behind = target - this.cursorStep;
-    if (behind < 0 || behind > KEYFRAME_EVERY) {
+    if (behind < 0 || behind > this.every) {
       this.cursor = this.keyframes[frame].copy();
-      this.cursorStep = frame * KEYFRAME_EVERY - 1;
+      this.cursorStep = frame * this.every - 1;
     }
     while (this.cursorStep < target) {
       this.cursorStep += 1;

@@ -46,7 +46,7 @@ export function showMetrics(figures, metrics) {
 
 export class Header {
   constructor() {
-    this.mode = el('strong', 'ndp-mode');
+    this.mode = el('h2', 'ndp-mode');
     this.model = el('span', 'ndp-model');
     this.state = el('span', 'ndp-state');
     this.preview = el('span', 'ndp-prompt-preview');
@@ -55,13 +55,16 @@ export class Header {
     this.details = el('details', 'ndp-prompt', {}, el('summary', '', {}, el('span', 'ndp-prompt-word', { text: 'Prompt' }), this.preview, this.promptSize), this.prompt);
     this.fault = el('p', 'ndp-fault', { role: 'alert', hidden: true });
     this.figures = new Figures(FIGURES);
-    this.element = el('header', 'ndp-header', {}, el('div', 'ndp-strip', {}, this.mode, this.model, this.state), this.figures.element, this.fault, this.details);
+    this.back = el('button', 'ndp-chip ndp-back', { type: 'button', text: '← all lanes', title: 'Show all lanes again', hidden: true });
+    this.element = el('header', 'ndp-header', {}, el('div', 'ndp-strip', {}, this.back, this.mode, this.model, this.state), this.figures.element, this.fault, this.details);
   }
 
   /** `lane` is the lane described (the first of a race); `reached` its step shown; `tokens` how many are out. */
-  update({ lane, race, state, kind, fault, reached, tokens }) {
-    setText(this.mode, race ? 'Three modes, one model' : lane ? modeName(lane.mode) : 'No run yet');
-    setText(this.model, lane ? describe(lane.head.model) : '');
+  update({ lane, race, title, models = [], state, kind, fault, reached, tokens, back = null }) {
+    this.back.hidden = back === null;
+    this.back.onclick = back;
+    setText(this.mode, race ? title : lane ? modeName(lane.mode) : 'No run yet');
+    setText(this.model, lane && new Set(models).size < 2 ? describe(lane.head.model) : '');
     setText(this.state, state);
     setAttr(this.state, 'data-kind', kind);
     setText(this.fault, fault ?? '');
@@ -72,7 +75,8 @@ export class Header {
     this.describePrompt(lane);
     if (race) return;
     const { metrics } = lane;
-    const of = (now, all) => (lane.ended ? `${count(now)} / ${count(all)}` : count(now));
+    // Cells behind the end token are filled before they are dropped: they never count as text.
+    const of = (now, all) => (lane.ended ? `${count(Math.min(now, all))} / ${count(all)}` : count(now));
     this.figures.set('tokens', of(tokens, lane.tail?.output?.ids?.length ?? tokens));
     this.figures.set('forwards', of(reached + 1, lane.steps.length));
     this.figures.set('seconds', metrics ? seconds(metrics.seconds) : seconds(lane.timeAt(lane.last) / 1e9));

@@ -9,6 +9,10 @@ const KEYS = [
   ['[ ]', 'slower or faster'],
   ['Tab ↑ ↓', 'into the block; arrows go from cell to cell'],
   ['Enter', 'pin the cell in the inspector'],
+  ['1 … 5', 'open or close a panel below; ← → go from tab to tab'],
+  ['+ − 0', 'in the map: closer, further, all of it; arrows move, Enter goes there'],
+  ['↑ ↓', 'in the attention and cycle panels: row by row'],
+  ['n p F', 'in a lesson: next, back, presenter mode'],
   ['Esc', 'release the pin, close this list'],
   ['?', 'this list'],
 ];

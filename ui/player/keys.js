@@ -13,10 +13,12 @@ export function listen(root, act) {
     '?': act.help,
     Escape: act.escape,
   };
+  for (let n = 1; n <= 9; n += 1) actions[n] = () => act.panel(n - 1);
   const onKey = (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey || event.defaultPrevented) return;
     const { target, key } = event;
     if (target.matches('select') && key !== 'Escape' && key !== '?') return;
+    if (target.matches('input:not([type=range]), textarea') && key !== 'Escape') return;
     if (target.matches('button, summary') && (key === ' ' || key === 'Enter')) return;
     if (act.cellKey(event)) {
       event.preventDefault();

@@ -3,9 +3,10 @@
 import { Fold } from './fold.js';
 import { visibleSpan } from './layout.js';
 import { isSpecial } from './pieces.js';
+import { Revisions } from './revisions.js';
 
 export class Lane {
-  /** `vocabulary` (Map id → piece) is shared by the lanes of a run. */
+  /** `vocabulary` (Map id → piece) grows while the lane runs. */
   constructor(head, vocabulary) {
     this.head = head;
     this.vocabulary = vocabulary;
@@ -13,6 +14,7 @@ export class Lane {
     this.mode = this.request.mode ?? 'ar';
     this.start = head.prompt?.ids?.length ?? 0;
     this.fold = new Fold(this.start);
+    this.revisions = new Revisions(this.mode);
     this.spans = []; // spans[i]: the positions worth showing after step i
     this.tail = null;
     this.fault = null;
@@ -36,6 +38,7 @@ export class Lane {
 
   push(steps) {
     for (const step of steps) {
+      this.revisions.push(step, this.steps.length);
       this.fold.push(step);
       this.spans.push(visibleSpan(this, step, this.spans.at(-1) ?? null));
     }

@@ -19,16 +19,20 @@ export class Legend {
     this.element = el('div', 'ndp-legend', {}, this.marks, scale());
   }
 
-  update(mode) {
-    if (mode === this.mode) return;
-    this.mode = mode;
-    const marks = MARKS[mode] ?? [...new Set(Object.values(MARKS).flat())];
-    this.marks.replaceChildren(
-      ...marks.map((status) =>
-        el('span', 'ndp-legend-mark', {}, el('span', 'ndp-token ndp-mini', { 'data-status': status, 'data-level': 6, 'aria-hidden': 'true' }, el('span', 'ndp-cell-t', { text: status === 'masked' ? '' : 'a' })), NAMES[status] ?? status),
-      ),
-    );
+  /** `revised`: the run changed a token that it had already written. */
+  update(mode, revised = false) {
+    const key = `${mode} ${revised}`;
+    if (key === this.key) return;
+    this.key = key;
+    const marks = (MARKS[mode] ?? [...new Set(Object.values(MARKS).flat())]).map((status) => mark(status, NAMES[status] ?? status));
+    if (revised) marks.push(mark('committed', 'revised', true));
+    this.marks.replaceChildren(...marks);
   }
+}
+
+function mark(status, name, revised = false) {
+  const swatch = el('span', 'ndp-token ndp-mini', { 'data-status': status, 'data-level': 6, 'data-revised': revised ? 'true' : null, 'aria-hidden': 'true' }, el('span', 'ndp-cell-t', { text: status === 'masked' ? '' : 'a' }));
+  return el('span', 'ndp-legend-mark', {}, swatch, name);
 }
 
 function scale() {

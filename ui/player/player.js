@@ -1,25 +1,35 @@
 // The player: one component for both views. `mount` is its whole interface.
 
 import { Announcer } from './announce.js';
+import { BlindView } from './blind.js';
 import { Clock, RACE_SPEEDS, SINGLE_SPEEDS, suitableSpeed } from './clock.js';
 import { Controls } from './controls.js';
-import { el, prefersStillness } from './dom.js';
+import { Dock } from './dock.js';
+import { Family } from './family.js';
+import { el, prefersStillness, setAttr } from './dom.js';
+import { ExportMenu } from './export.js';
 import { Focus } from './focus.js';
 import { Header, stateOf } from './header.js';
 import { Help } from './help.js';
 import * as keys from './keys.js';
+import { PANELS } from './panels.js';
 import { publish, withdraw } from './probe.js';
 import { RaceView } from './race.js';
 import { RefineView } from './refine.js';
 import { Store } from './store.js';
 import { ensureStyles, watchTheme } from './style.js';
 import { buildTrack, momentAt, momentOf, placeOnScale, scaleValue } from './track.js';
-import { raceNote, raceSentence, stepSentence } from './words.js';
+import { raceNote, raceSentence, raceTitle, stepSentence } from './words.js';
+
+const FAST_MS = 90; // steps that follow each other faster are drawn without transitions
 
 class Player {
   constructor(root, options) {
     this.options = options;
     this.index = 0; // the moment shown
+    this.alone = null; // the one lane of several that is shown by itself
+    this.family = new Family();
+    this.lane = 0; // the lane that keys, inspector and panels are about
     this.following = false; // the newest moment is shown as it comes
     this.chosenSpeed = false;
     this.store = new Store({ resync: options.resync, changed: (what) => this.changed(what) });
@@ -48,18 +58,37 @@ class Player {
       speed: (id) => this.setSpeed(id),
       changeSpeed: (by) => this.changeSpeed(by),
       help: () => this.help.toggle(),
+      panel: (n) => this.dock.toggleNumber(n),
       escape: () => (this.help.open ? this.help.toggle(false) : this.focus.release()),
       cellKey: (event) => this.view?.key(event) ?? false,
     };
+    this.exports = new ExportMenu({
+      base: this.options.base,
+      served: this.options.exports !== false,
+      source: () => ({ run: this.store.run, lane: this.store.lanes[this.lane] ?? null, lanes: this.store.lanes, root: this.element }),
+      changed: () => this.refresh(),
+    });
+    act.menu = this.exports.element;
     this.header = new Header();
     this.stage = el('div', 'ndp-stage');
     this.controls = new Controls(act);
+    this.dock = new Dock(PANELS, {
+      focus: this.focus,
+      seek: (step) => this.select({ step }),
+      select: (what) => this.select(what),
+      send: (name, data) => this.send(name, data),
+      canSend: Boolean(this.options.send),
+      open: (run, what) => this.open(run, what),
+      family: this.family,
+      refresh: () => this.refresh(),
+      root: () => this.element,
+    });
     this.announcer = new Announcer();
     this.help = new Help((open) => {
       this.controls.help.setAttribute('aria-expanded', String(open));
       if (!open) this.controls.help.focus();
     });
-    this.element = el('div', 'ndp', { role: 'region', 'aria-label': 'Decoding player', tabindex: -1 }, this.header.element, this.stage, this.controls.element, this.announcer.element);
+    this.element = el('div', 'ndp', { role: 'region', 'aria-label': 'Decoding player', tabindex: -1 }, this.header.element, this.stage, this.controls.element, this.dock.element, this.announcer.element);
     this.controls.element.append(this.help.element); // beside its button, wherever the page is scrolled to
     root.replaceChildren(this.element);
     ensureStyles(this.element, () => this.resized());
@@ -72,11 +101,21 @@ class Player {
   // -- what is shown ------------------------------------------------------------------------------
 
   get race() {
-    return this.store.run === null ? this.options.view === 'race' : this.store.count > 1;
+    return this.store.run === null ? this.options.view === 'race' : this.store.count > 1 && this.alone === null;
   }
 
+  /** A race that nobody has voted on yet: its lanes must not be told apart by anything but their answers. */
+  get blind() {
+    return this.race && this.store.blind?.best === null;
+  }
+
+  get kind() {
+    return this.blind ? 'blind' : this.race ? 'race' : 'refine';
+  }
+
+  /** The lanes on show. */
   get opened() {
-    return this.store.lanes.filter(Boolean);
+    return this.alone === null ? this.store.lanes.filter(Boolean) : [this.store.lanes[this.alone]];
   }
 
   get speeds() {
@@ -99,31 +138,35 @@ class Player {
 
   changed({ reset, loaded }) {
     if (reset) this.begin();
-    if (this.raceView !== this.race) this.setView();
+    if (this.kindShown !== this.kind) this.setView();
     if (loaded) this.following = false;
     this.retrack();
-    if (loaded) this.open();
-    else if (this.race && this.store.live && this.store.complete && this.following) this.replay();
+    if (loaded) this.present();
+    else if (this.kind === 'race' && this.store.live && this.store.complete && this.following) this.replay();
     if (this.store.complete) this.following = false;
+    if (this.store.run !== null) this.family.note(this.store.run, this.store.lanes);
   }
 
   begin() {
     this.clock.pause();
     this.index = 0;
+    this.alone = null;
     this.following = true;
     this.autoplay = this.nextAutoplay ?? true;
     this.nextAutoplay = null;
     this.focus.forget();
     // A new live run starts with little text: the page keeps its height, so that nothing jumps.
-    this.stage.style.minHeight = this.store.live && this.raceView === this.race ? `${this.stage.offsetHeight}px` : '';
+    this.stage.style.minHeight = this.store.live && this.kindShown === this.kind ? `${this.stage.offsetHeight}px` : '';
     this.setView();
   }
 
   setView() {
-    this.raceView = this.race;
-    this.view = this.race ? new RaceView() : new RefineView(this.focus);
+    this.kindShown = this.kind;
+    this.lane = this.alone ?? 0;
+    this.view = this.makeView();
     this.stage.replaceChildren(this.view.element);
     this.element.dataset.view = this.race ? 'race' : 'refine';
+    this.controls.element.hidden = this.blind;
     if (!this.speeds.includes(this.clock.speed)) {
       this.chosenSpeed = false;
       this.clock.speed = this.speeds.at(-1);
@@ -131,8 +174,30 @@ class Player {
     this.controls.speeds(this.speeds, this.clock.speed.id);
   }
 
+  makeView() {
+    if (this.blind) return new BlindView((best) => this.vote(best));
+    if (!this.race) return new RefineView(this.focus);
+    return new RaceView({
+      choose: (lane) => this.select({ lane }),
+      open: (lane) => this.solo(lane),
+      jump: (lane, step, position) => this.select({ lane, step, position }),
+      next: () => this.options.next?.(this.store.run),
+    });
+  }
+
+  /** Hand in a vote; what it could not be kept for, as a sentence. */
+  async vote(best) {
+    const { run } = this.store;
+    const answer = await Promise.resolve(this.options.vote?.({ run, best })).catch(() => null);
+    if (this.store.run !== run) return null;
+    if (!answer?.blind) return String(answer?.error ?? 'The server does not answer; vote again in a moment.');
+    this.store.voted(answer.blind);
+    this.options.voted?.();
+    return null;
+  }
+
   /** A complete run has come at once: show it from the beginning, or its end where motion is unwelcome. */
-  open() {
+  present() {
     this.suitSpeed();
     const play = this.autoplay && !prefersStillness();
     this.show(play ? 0 : this.track.length - 1);
@@ -143,7 +208,7 @@ class Player {
   replay() {
     if (this.store.fault || this.opened.some((lane) => lane.tail?.stop_reason === 'cancelled')) return;
     this.following = false;
-    this.open();
+    this.present();
   }
 
   suitSpeed() {
@@ -153,15 +218,69 @@ class Player {
   }
 
   show(index) {
+    const now = performance.now();
+    this.fast = this.clock.playing && (now - this.shownAt < FAST_MS || Math.abs(index - this.index) > 1);
+    this.shownAt = now;
     this.index = Math.max(0, Math.min(index, this.track.length - 1));
     this.refresh();
   }
 
   focused() {
-    const { pinned } = this.focus;
-    if (pinned !== null && pinned !== this.lastPinned) this.options.onPick?.({ position: pinned, step: this.stepsShown[0] ?? -1 });
-    this.lastPinned = pinned;
     this.refresh();
+  }
+
+  /** What is looked at: run, lane, step (-1: before the first) and the pinned position, if any. */
+  get selection() {
+    return { run: this.store.run, lane: this.lane, step: this.stepsShown[this.lane] ?? -1, position: this.focus.pinned, panel: this.dock.open };
+  }
+
+  /**
+   * Look at another lane, step or cell; what is left out stays as it is, and `position: null` unpins. `cell` is
+   * a position counted from the start of the answer.
+   */
+  select({ lane, step, position, cell, panel } = {}) {
+    if (Number.isInteger(lane) && this.store.lanes[lane]) this.lane = lane;
+    const shown = this.store.lanes[this.lane];
+    if (Number.isInteger(cell) && shown) position = shown.start + cell;
+    if (Number.isInteger(step) && shown) {
+      const at = Math.max(-1, Math.min(step, shown.last));
+      this.seekMoment(this.race ? (this.track.byTime ? momentAt(this.track, shown.timeAt(at)) : at + 1) : at + 1);
+    }
+    if (position !== undefined) this.focus.pin(position);
+    if (panel !== undefined) this.dock.show(panel);
+    this.refresh();
+  }
+
+  /** Show one lane of several by itself, at the step it is at, or all of them again. */
+  solo(lane) {
+    const number = lane ?? this.alone;
+    const step = this.stepsShown[number] ?? -1;
+    this.clock.pause();
+    this.following = false;
+    this.alone = lane;
+    this.setView();
+    this.retrack();
+    this.select({ lane: number, step });
+  }
+
+  /** Fetch a run by id and look at a step of it: {lane, step, cell, panel}; without a step it plays. */
+  async open(run, what = {}) {
+    this.nextAutoplay = !Number.isInteger(what.step);
+    if (run !== this.store.run) await this.store.open(run);
+    this.select(what);
+  }
+
+  /** Ask the page for something that needs the model; says nothing where there is no page around the player. */
+  send(name, data = {}) {
+    this.options.send?.(name, { ...this.selection, ...data });
+  }
+
+  /** Tell the page what is looked at, once the picture stands still. */
+  tell() {
+    const now = JSON.stringify(this.selection);
+    if (now === this.told) return;
+    this.told = now;
+    this.element.dispatchEvent(new CustomEvent('nd-select', { bubbles: true, detail: this.selection }));
   }
 
   // -- actions ------------------------------------------------------------------------------------
@@ -231,6 +350,7 @@ class Player {
 
   redraw() {
     this.timelineStale = true;
+    this.dock?.outdate();
     this.refresh();
   }
 
@@ -241,6 +361,7 @@ class Player {
     this.stage.style.minHeight = '';
     this.element.dataset.size = width < 560 ? 'narrow' : width < 820 ? 'medium' : 'wide';
     this.view?.resized();
+    this.dock.resized();
     this.redraw();
   }
 
@@ -251,24 +372,44 @@ class Player {
     const [lane] = this.opened;
     const playing = this.clock.playing;
     const still = !playing && !this.following;
-    this.view?.update({ lanes: store.lanes, steps, total: store.count, complete: store.complete, still, note: race && lane ? raceNote(store.complete, this.clock.speed, lane.head.model?.device) : '' });
-    const tokens = lane && !race ? lane.output(steps[0]).length : 0;
+    setAttr(this.element, 'data-fast', playing && this.fast ? 'true' : null);
+    this.view?.update({ lanes: store.lanes, steps, selected: this.lane, total: store.count, complete: store.complete, still, pinned: this.focus.pinned, blind: store.blind, note: this.kind === 'race' && lane ? raceNote(store.complete, this.clock.speed, this.opened) : '' });
+    const tokens = lane && !race ? lane.output(steps[this.lane]).length : 0;
     const [state, kind] = stateOf(store);
-    this.header.update({ lane, race, state, kind, fault: store.fault, reached: steps[0] ?? -1, tokens });
+    this.header.update({ lane, race, title: race ? this.title() : '', models: this.opened.map(({ head }) => head.model?.id), state, kind, fault: store.fault ?? this.exports.problem, reached: steps[this.lane] ?? -1, tokens, back: this.alone === null ? null : () => this.solo(null) });
     const sentence = this.sentence(steps);
     this.controls.update({ value: scaleValue(this.track, this.index), max: scaleValue(this.track, this.track.length - 1), playing, sentence, canFollow: !store.complete && !this.following && this.opened.length > 0, disabled: !this.opened.length });
     this.announcer.say(playing ? 'playing' : sentence);
     if (this.timelineStale) this.drawTimeline();
+    this.drawDock(steps, still);
+    if (still) this.tell();
+  }
+
+  drawDock(steps, still) {
+    const { lanes } = this.store;
+    const lane = (this.blind ? null : lanes[this.lane]) ?? null;
+    const step = steps[this.lane] ?? -1;
+    const frame = lane && { cells: lane.fold.at(step), span: lane.spanAt(step) };
+    this.dock.update({ lane, number: this.lane, lanes, steps, step, still, ...frame });
+  }
+
+  title() {
+    return this.blind ? 'Blind comparison' : raceTitle(this.opened, this.store.count);
   }
 
   drawTimeline() {
     this.timelineStale = false;
-    this.controls.timeline.draw(this.opened.length ? this.store.lanes : [null], placeOnScale(this.track));
+    if (this.blind) {
+      this.controls.timeline.draw([null], placeOnScale(this.track));
+      return;
+    }
+    this.controls.timeline.draw(this.alone !== null ? this.opened : this.opened.length ? this.store.lanes : [null], placeOnScale(this.track));
   }
 
   sentence(steps) {
+    if (this.blind) return '';
     if (!this.opened.length) return this.store.fetching ? 'fetching the run' : 'waiting for a run';
-    return this.race ? raceSentence(this.store.lanes, steps, this.track, this.index) : stepSentence(this.opened[0].steps, steps[0] ?? -1);
+    return this.race ? raceSentence(this.store.lanes, steps, this.track, this.index) : stepSentence(this.opened[0].steps, steps[this.lane] ?? -1);
   }
 
   destroy() {
@@ -276,6 +417,7 @@ class Player {
     this.store.generation += 1;
     cancelAnimationFrame(this.pending);
     this.announcer.stop();
+    this.exports.stop();
     this.observer.disconnect();
     this.unlisten();
     this.unwatch();
@@ -286,7 +428,11 @@ class Player {
 
 /**
  * Put a player into `root`. Options: `id` names it in `window.__nemodiff.players`; `view` ('refine' or
- * 'race') before there is a run; `resync({run})` fetches a whole run; `onPick({position, step})` hears of pins.
+ * 'race') before there is a run; `resync({run})` fetches a whole run; `send(name, data)` takes what needs the
+ * model; `vote({run, best})` keeps the vote on a blind race, after which `voted()` is called, and `next(run)` asks
+ * for the next prompt of its list; `base` is the path of the server that exports come from ('' by default), and
+ * `exports: false` says there is none.
+ * The element fires `nd-select` whenever what is looked at has changed and stands still.
  */
 export function mount(root, options = {}) {
   const player = new Player(root, options);
@@ -298,6 +444,16 @@ export function mount(root, options = {}) {
     receive: (json) => player.store.receive(json),
     load: (trace, { play = false, tail = {} } = {}) => load([trace], [tail], play),
     loadRace: (traces, tails = [], { play = true } = {}) => load(traces, tails, play),
+    select: (what) => player.select(what),
+    open: (run, what) => player.open(run, what),
+    solo: (lane) => player.solo(lane),
+    play: () => (player.clock.playing ? undefined : player.toggle()),
     destroy: () => player.destroy(),
+    get selection() {
+      return player.selection;
+    },
+    get store() {
+      return player.store;
+    },
   };
 }

@@ -30,6 +30,8 @@ export function publish(player) {
     complete: () => player.store.complete,
     speed: () => player.clock.speed.id,
     pinned: () => player.focus.pinned,
+    panel: () => player.dock.open,
+    selection: () => player.selection,
     lanes,
     identical: () => player.opened.map((lane) => lane.tail?.identical ?? null).find((verdict) => verdict !== null) ?? null,
     fault: () => player.store.fault,

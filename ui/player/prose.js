@@ -72,11 +72,19 @@ export class Prose {
       const state = stateOf(cell, slot.token);
       const fresh = cell !== undefined && cell.step === step;
       const tint = state === SHOWN || state === OTHER ? level(cell.confidence) : -1;
-      const code = state | ((tint + 1) << 3) | (fresh ? 256 : 0) | (lane.start + index === pinned ? 512 : 0);
+      const code = state | ((tint + 1) << 3) | (fresh ? 256 : 0) | (lane.start + index === pinned ? 512 : 0) | (state === SHOWN && lane.revisions.at(lane.start + index, step) ? 1024 : 0);
       const other = state === OTHER ? cell.token : null;
       if (code === slot.code && other === slot.other) continue;
       this.draw(slot, code, other);
     }
+  }
+
+  /** Mark the slots whose token is not that of `ids`, another text of the same prompt; null marks none. */
+  compare(ids) {
+    const key = ids && `${ids.length} ${this.slots.length} ${this.last}`;
+    if (key === this.compared) return;
+    this.compared = key;
+    this.slots.forEach((slot, index) => slot.node.classList.toggle('ndp-differs', ids !== null && slot.token !== undefined && slot.token !== ids[index]));
   }
 
   draw(slot, code, other) {
@@ -86,6 +94,7 @@ export class Prose {
     if (changed & 248) data.level = String(((code >> 3) & 31) - 1);
     if (changed & 256) data.fresh = String((code & 256) !== 0);
     if (changed & 512) data.pinned = String((code & 512) !== 0);
+    if (changed & 1024) data.revised = String((code & 1024) !== 0);
     if (other !== slot.other) {
       if (other === null) delete data.other;
       else data.other = proseText(this.lane.piece(other));

@@ -1,80 +1,155 @@
-// The Race view: one lane per mode. The lanes ran one after another and are replayed together.
+// The Race view: two to four lanes. They ran one after another and are replayed together.
 
 import { el, setAttr, setText } from './dom.js';
+import { isEmitted } from './fold.js';
 import { FIGURES, Figures, showMetrics } from './header.js';
 import { Legend } from './legend.js';
-import { proseText } from './pieces.js';
+import { cellText, proseText } from './pieces.js';
 import { Prose } from './prose.js';
-import { count, duration, ending, modeName, seconds } from './words.js';
+import { TimeShares } from './shares.js';
+import { count, duration, ending, laneName, laneParts, modeName, number, seconds } from './words.js';
 
 const ORDER = ['tokens', 'forwards', 'seconds', 'nfe', 'tpf', 'acceptance', 'rate'];
-const EXPECTED = ['ar', 'diffusion', 'linear_spec'];
 const PLACES = ['1st', '2nd', '3rd', '4th'];
+export const LETTERS = ['A', 'B', 'C', 'D'];
 
 class LaneCard {
-  constructor(index) {
+  constructor(index, act) {
     this.index = index;
-    this.mode = el('h3', 'ndp-lane-mode');
+    this.act = act;
+    this.name = el('button', 'ndp-lane-name', { type: 'button', title: 'Show this lane in the panels below', onclick: () => act.choose(index) });
+    this.mode = el('h3', 'ndp-lane-mode', {}, this.name);
+    this.zoom = el('button', 'ndp-chip ndp-lane-open', { type: 'button', text: 'cells', title: 'Show this lane by itself, cell by cell', onclick: () => act.open(index) });
     this.place = el('span', 'ndp-place-badge');
     this.state = el('span', 'ndp-lane-state');
+    this.about = el('p', 'ndp-lane-about');
     this.fill = el('span', 'ndp-lane-fill');
     this.prose = new Prose();
     this.heard = el('div', 'ndp-heard');
     this.figures = new Figures(ORDER.map((key) => FIGURES.find(([name]) => name === key)), 'ndp-figures ndp-lane-figures');
-    this.badge = el('p', 'ndp-badge', { hidden: true });
+    this.shares = new TimeShares();
+    this.badge = el('p', 'ndp-badge');
+    this.gap = el('p', 'ndp-gap');
+    this.jump = el('button', 'ndp-chip ndp-jump', { type: 'button', text: 'jump to it', title: 'Show the step at which the two part' });
+    this.judged = el('div', 'ndp-judged', { hidden: true }, this.badge, this.jump, this.gap);
     this.element = el(
       'section', 'ndp-lane', {},
-      el('div', 'ndp-lane-head', {}, this.mode, this.place, this.state),
+      el('div', 'ndp-lane-head', {}, this.mode, this.place),
+      el('div', 'ndp-lane-sub', {}, this.about, this.state, this.zoom),
       el('div', 'ndp-lane-track', { 'aria-hidden': 'true' }, this.fill),
-      this.prose.element, this.heard, this.badge, this.figures.element,
+      this.prose.element, this.heard, this.judged, this.figures.element, this.shares.element,
     );
   }
 
-  update({ lane, step, place, running, waiting, all, still }) {
-    const mode = lane?.mode ?? EXPECTED[this.index] ?? `lane ${this.index + 1}`;
-    setText(this.mode, modeName(mode));
-    setAttr(this.element, 'aria-label', modeName(mode));
-    this.element.dataset.mode = mode;
+  update({ lane, step, place, running, waiting, all, still, selected, pinned, letter }) {
+    const name = lane ? laneName(lane, all) : `Lane ${this.index + 1}`;
+    setText(this.name, letter ? `${letter} · ${name}` : name);
+    setAttr(this.name, 'aria-pressed', String(selected));
+    this.element.dataset.selected = String(selected);
+    setAttr(this.element, 'aria-label', name);
+    setAttr(this.element, 'data-mode', lane?.mode ?? null);
     const cells = lane?.fold.at(step);
     const tokens = lane ? lane.fold.output(cells).length : 0;
     const done = Boolean(lane?.ended) && step >= lane.last;
     this.element.dataset.state = running ? 'live' : done ? 'done' : lane ? 'replay' : 'wait';
     setText(this.state, running ? 'live' : done ? ending(lane.tail?.stop_reason ?? 'error') : lane ? '' : waiting);
     setText(this.place, place === null ? '' : PLACES[place] ?? '');
+    this.zoom.hidden = !lane;
     if (!lane) return;
+    this.describe(lane, all);
     this.fill.style.transform = `scaleX(${lane.steps.length ? (step + 1) / lane.steps.length : 0})`;
-    this.prose.update({ lane, cells, step });
+    this.prose.update({ lane, cells, step }, pinned);
+    const parent = lane.ended && lane.head.parent ? all.find((other) => other?.head.id === lane.head.parent.trace) : null;
+    this.prose.compare(parent ? parent.fold.output(parent.fold.newest.cells) : null);
     if (still) setText(this.heard, proseText(lane.text(lane.fold.output(cells))));
     this.figures.set('tokens', count(tokens));
     this.figures.set('forwards', count(step + 1));
     this.figures.set('seconds', done && lane.metrics ? seconds(lane.metrics.seconds) : duration(lane.timeAt(step)));
     showMetrics(this.figures, done ? lane.metrics : null);
-    this.verdict(lane, all);
+    this.shares.update(done ? lane.metrics?.time_by_phase : null);
+    this.judge(lane, all);
   }
 
-  verdict(lane, all) {
+  /** All settings, and the prompt where it is another than the first lane's. */
+  describe(lane, all) {
+    const prompt = lane.head.prompt?.ids?.join();
+    const first = all.find(Boolean).head.prompt?.ids?.join();
+    const other = prompt === first ? [] : [`another prompt: “${proseText(String(lane.request.prompt ?? '')).slice(0, 60)}”`];
+    setText(this.about, [...laneParts(lane.request), ...other].join(' · '));
+  }
+
+  judge(lane, all) {
     const identical = lane.tail?.identical ?? null;
-    this.badge.hidden = identical === null;
+    this.judged.hidden = identical === null;
     if (identical === null) return;
     const reference = all[identical.to_lane];
     const name = reference?.mode === 'ar' ? 'AR' : modeName(reference?.mode);
-    const n = lane.tail.output.ids.length;
-    this.badge.dataset.same = String(identical.same);
-    setText(this.badge, identical.same ? `identical to ${name} · ${n}/${n} tokens` : `differs from ${name} at token ${identical.first_divergence + 1}`);
+    const ours = lane.tail.output.ids;
+    const { same, first_divergence: at, gap } = identical;
+    this.badge.dataset.same = String(same);
+    setText(this.badge, same ? `identical to ${name} · ${ours.length}/${ours.length} tokens` : `differs from ${name} at token ${at + 1}`);
+    this.jump.hidden = same || at >= ours.length;
+    this.gap.hidden = same;
+    if (same) return;
+    this.jump.onclick = () => this.act.jump(this.index, settledAt(lane, lane.start + at), lane.start + at);
+    setText(this.gap, parting({ lane, reference, name, at, gap }));
+  }
+}
+
+/** What the two lanes wrote where they part, and how close it was. */
+function parting({ lane, reference, name, at, gap }) {
+  const ours = lane.tail.output.ids;
+  const theirs = reference?.tail?.output?.ids ?? [];
+  if (at >= ours.length) return `${name} went on where this lane ended`;
+  if (at >= theirs.length) return `${name} ended where this lane went on`;
+  const words = `${name} wrote “${cellText(reference.piece(theirs[at]))}”, this lane “${cellText(lane.piece(ours[at]))}”`;
+  return `${words}; logit gap ${Number.isFinite(gap) ? number(gap, Math.abs(gap) < 0.1 ? 4 : 2) : 'not recorded'}`;
+}
+
+/** The step that gave a position its final token. */
+function settledAt(lane, position) {
+  const cell = lane.fold.newest.cells.get(position);
+  return isEmitted(cell) ? cell.step : lane.last;
+}
+
+/** What a blind race has shown once the vote is in, and the way to the next prompt. */
+class Revealed {
+  constructor(next) {
+    this.text = el('p', 'ndp-revealed-text');
+    this.next = el('button', 'ndp-vote ndp-next', { type: 'button', onclick: next });
+    this.element = el('div', 'ndp-revealed', { hidden: true }, this.text, this.next);
+  }
+
+  update(blind, lanes) {
+    this.element.hidden = !blind;
+    if (!blind) return;
+    const chosen = blind.best.map((index) => `${LETTERS[index]}, ${laneName(lanes[index], lanes)}`);
+    const said = chosen.length ? `You preferred ${chosen.join(', and ')}.` : 'You called all of them bad.';
+    setText(this.text, blind.of > 1 ? `Prompt ${blind.number + 1} of ${blind.of}. ${said}` : said);
+    this.next.hidden = blind.number + 1 >= blind.of;
+    setText(this.next, `Next prompt (${blind.number + 2} of ${blind.of})`);
   }
 }
 
 export class RaceView {
-  constructor() {
+  /**
+   * `act`: `choose(lane)` when somebody picks a lane, `open(lane)` when they want to see it by itself,
+   * `jump(lane, step, position)` to look at a cell, `next()` for the next prompt of a blind race.
+   */
+  constructor(act) {
+    this.act = act;
     this.cards = [];
     this.grid = el('div', 'ndp-lanes');
     this.note = el('p', 'ndp-clock-note');
-    this.element = el('div', 'ndp-race', {}, this.note, this.grid, new Legend().element);
+    this.revealed = new Revealed(() => act.next());
+    this.element = el('div', 'ndp-race', {}, this.revealed.element, this.note, this.grid, new Legend().element);
   }
 
-  update({ lanes, steps, total, complete, still, note }) {
+  update({ lanes, steps, selected, total, complete, still, note, pinned = null, blind = null }) {
     setText(this.note, note);
-    while (this.cards.length < total) this.cards.push(new LaneCard(this.cards.length));
+    this.revealed.update(blind, lanes);
+    setAttr(this.grid, 'data-lanes', total);
+    while (this.cards.length < total) this.cards.push(new LaneCard(this.cards.length, this.act));
     for (const card of this.cards.splice(total)) card.element.remove();
     for (const card of this.cards) if (!card.element.isConnected) this.grid.append(card.element);
     const finished = lanes
@@ -82,16 +157,21 @@ export class RaceView {
       .filter(({ lane, index }) => complete && lane?.ended && steps[index] >= lane.last)
       .sort((a, b) => a.time - b.time)
       .map(({ index }) => index);
+    const start = lanes[selected]?.start;
     this.cards.forEach((card, index) => {
+      const lane = lanes[index];
       const place = finished.indexOf(index);
       card.update({
-        lane: lanes[index],
+        lane,
         step: steps[index] ?? -1,
         place: place < 0 ? null : place,
-        running: Boolean(lanes[index]) && !lanes[index].ended && !complete,
+        running: Boolean(lane) && !lane.ended && !complete,
         waiting: complete ? 'did not run' : 'waits for its turn',
         all: lanes,
         still,
+        selected: index === selected,
+        pinned: lane?.start === start ? pinned : null, // the same position is the same place only behind prompts of one length
+        letter: blind ? LETTERS[index] : '',
       });
     });
   }

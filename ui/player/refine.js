@@ -26,18 +26,18 @@ export class RefineView {
   }
 
   /** Show lane and step; `still` says that the picture will stay, so that it may be read out. */
-  update({ lanes, steps, still }) {
-    const lane = lanes[0];
+  update({ lanes, steps, selected, still }) {
+    const lane = lanes[selected];
     this.element.hidden = !lane;
     if (!lane) return;
-    const step = steps[0];
+    const step = steps[selected];
     const cells = lane.fold.at(step);
     const span = lane.spanAt(step);
     const frame = { lane, cells, step, span };
     const from = span.start - lane.start + 1;
     setText(this.title, lane.mode === 'ar' ? 'Tokens' : `Block ${span.number + 1}`);
     setText(this.place, `answer ${from}–${from + span.end - span.start - 1}`);
-    this.legend.update(lane.mode);
+    this.legend.update(lane.mode, lane.revisions.made.size > 0);
     this.width ??= this.row.element.clientWidth;
     this.row.update(frame, this.width);
     this.prose.update(frame, this.focus.pinned);

@@ -20,7 +20,8 @@ export class Store {
     this.seq = -1;
     this.count = Math.max(1, Math.min(8, lanes | 0));
     this.lanes = []; // sparse until each lane has opened
-    this.vocabulary = new Map();
+    this.vocabularies = []; // one a lane: lanes may come from models with other tokenizers
+    this.blind = null; // {number, of, best}: a blind race, of which only the texts are shown until best is known
     this.fault = null;
     this.live = false; // seen as it happened
     this.fetching = false;
@@ -61,11 +62,21 @@ export class Store {
     }
   }
 
+  /** Show the run that the server knows by this id. */
+  open(run) {
+    this.generation += 1;
+    this.clear(run, 1);
+    this.changed({ reset: true });
+    return this.fetch(0);
+  }
+
   apply(message) {
     this.seq = message.seq;
-    for (const [id, piece] of Object.entries(message.vocabulary ?? {})) this.vocabulary.set(Number(id), String(piece));
+    this.blind = message.blind ?? null;
+    const words = (this.vocabularies[message.lane] ??= new Map());
+    for (const [id, piece] of Object.entries(message.vocabulary ?? {})) words.set(Number(id), String(piece));
     if (message.type === 'open') {
-      this.lanes[message.lane] = new Lane(message.head, this.vocabulary);
+      this.lanes[message.lane] = new Lane(message.head, words);
       return;
     }
     const lane = this.lanes[message.lane];
@@ -74,9 +85,22 @@ export class Store {
       if (lane) lane.fault = this.fault;
     } else if (lane && message.type === 'steps') {
       lane.push(message.steps);
+    } else if (lane && message.type === 'notes') {
+      lane.head.annotations = message.tail.annotations;
     } else if (lane && message.type === 'end') {
       lane.tail = message.tail;
+      // An AR lane may come after the lanes that it is the measure of.
+      for (const [number, verdict] of Object.entries(message.tail.verdicts ?? {})) {
+        const earlier = this.lanes[number]?.tail;
+        if (earlier) earlier.identical = verdict;
+      }
     }
+  }
+
+  /** The vote on a blind race is in: what it hid can be shown. */
+  voted(blind) {
+    this.blind = blind;
+    this.changed({ loaded: true });
   }
 
   async fetch(attempt) {
@@ -134,8 +158,8 @@ export class Store {
     this.generation += 1;
     this.clear(traces[0].id ?? 'trace', traces.length);
     traces.forEach((trace, index) => {
-      for (const [id, piece] of Object.entries(trace.vocabulary ?? {})) this.vocabulary.set(Number(id), String(piece));
-      const lane = new Lane(trace, this.vocabulary);
+      const words = new Map(Object.entries(trace.vocabulary ?? {}).map(([id, piece]) => [Number(id), String(piece)]));
+      const lane = new Lane(trace, words);
       lane.push(trace.steps);
       lane.tail = {
         metrics: null,

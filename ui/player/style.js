@@ -2,16 +2,23 @@
 
 import { el } from './dom.js';
 
-/** Load player.css unless the page has given it already; `ready` is called once it applies. */
+// The stylesheets there are; Python gives the page all of them at once (player_component.stylesheet).
+export const SHEETS = ['player.css', 'race.css', 'map.css', 'pattern.css', 'cycles.css', 'whatif.css', 'export.css', 'lessons.css', 'editor.css'];
+
+/** Link the stylesheets unless the page has given them already; `ready` is called as each applies. */
 export function ensureStyles(element, ready) {
+  if (element.closest('.gradio-container')) return;
   // Outside Gradio there is no dark class to follow, so the system's preference decides.
-  if (!element.closest('.gradio-container')) element.classList.add('ndp-standalone');
-  if (getComputedStyle(element).getPropertyValue('--nd-styled').trim()) return;
-  const href = new URL('./player.css', import.meta.url).href;
-  const known = [...document.querySelectorAll('link[rel="stylesheet"]')].find((link) => link.href === href);
-  const link = known ?? el('link', '', { rel: 'stylesheet', href });
-  link.addEventListener('load', ready, { once: true });
-  if (!known) document.head.append(link);
+  element.classList.add('ndp-standalone');
+  if (document.querySelector('style[data-nemodiff="player"]')) return; // an exported page carries them itself
+  const known = new Set([...document.querySelectorAll('link[rel="stylesheet"]')].map((link) => link.href));
+  for (const sheet of SHEETS) {
+    const href = new URL(`./${sheet}`, import.meta.url).href;
+    if (known.has(href)) continue;
+    const link = el('link', '', { rel: 'stylesheet', href });
+    link.addEventListener('load', ready, { once: true });
+    document.head.append(link);
+  }
 }
 
 /** Call `changed` when the theme does; returns a function that stops watching. */

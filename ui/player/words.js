@@ -26,6 +26,19 @@ const KINDS = [
   ['pin', 'pinned', 'pinned'],
 ];
 
+/** What a cell's status is called. */
+export const STATUS_NAMES = {
+  empty: 'not reached yet',
+  masked: 'masked',
+  seed: 'seed',
+  committed: 'committed',
+  draft: 'draft',
+  accepted: 'accepted draft',
+  rejected: 'rejected',
+  bonus: 'bonus',
+  pinned: 'pinned',
+};
+
 export const modeName = (mode) => MODES.get(mode) ?? String(mode);
 export const ending = (reason) => ENDINGS.get(reason) ?? String(reason ?? '');
 
@@ -70,18 +83,76 @@ export function stepSentence(steps, index) {
   return [`step ${index + 1} of ${total}`, step.phase, ...block, whatHappened(step), duration(took)].join(' · ');
 }
 
+const short = (value) => String(Number(Number(value).toPrecision(6)));
+
+/** The settings of a request that say something, the most telling first; ui/naming.py says the same in Python. */
+export function laneParts(request) {
+  const { mode, policy, steps, threshold } = request;
+  const parts = [];
+  if (['diffusion', 'refine', 'infill'].includes(mode)) {
+    if (policy === 'entropy_budget') parts.push(`entropy budget ${short(request.entropy_bound ?? 0)}`);
+    else if (policy === 'margin') parts.push(`margin ${short(request.margin_bound ?? 0)}`);
+    else if (policy === 'sampler') parts.push(threshold == null ? 'learned sampler' : `learned sampler ${short(threshold)}`);
+    else if (policy === 'leftmost') parts.push(steps == null ? 'leftmost first' : `leftmost first, ${steps} steps`);
+    else parts.push(steps == null ? `threshold ${short(threshold ?? 0.9)}` : `${steps} steps a block`);
+    if (request.revise_rounds) parts.push(request.revise_rank == null ? `revised at ${short(request.revise_bound ?? 0.1)}` : `revised at rank ${request.revise_rank}`);
+    if (request.remask_bound != null) parts.push(`reopened at ${short(request.remask_bound)}`);
+  }
+  if (mode === 'linear_spec') {
+    if (threshold != null) parts.push(`draft threshold ${short(threshold)}`);
+    if ((request.verification ?? 'match') !== 'match') parts.push('ratio verification');
+    if (request.adaptive_block) parts.push('adaptive block');
+    if (request.adapter === false) parts.push('no adapter');
+  }
+  if (mode !== 'ar') parts.push(`block ${request.block_length ?? 16}`);
+  if (request.temperature) parts.push(`temperature ${short(request.temperature)}`, `seed ${request.seed ?? 0}`);
+  return parts;
+}
+
+/** The last two parts of a checkpoint's name. */
+export const modelName = (model) => String(model?.id ?? '').split(/[\\/]/).filter(Boolean).slice(-2).join('/');
+
+/** What tells a lane from the others: its mode, what only it does among the lanes of that mode, its model. */
+export function laneName(lane, all) {
+  const lanes = all.filter(Boolean);
+  const { parent } = lane.head;
+  if (parent?.label && lanes.some((other) => other.head.id === parent.trace)) return `Child · step ${parent.step + 1}: ${parent.label}`;
+  if (lanes.some((other) => other.head.parent?.label && other.head.parent.trace === lane.head.id)) return 'Parent';
+  const alike = lanes.filter((other) => other.mode === lane.mode);
+  const parts = laneParts(lane.request).filter((part) => alike.some((other) => !laneParts(other.request).includes(part)));
+  const several = new Set(lanes.map((other) => other.head.model?.id)).size > 1;
+  const signature = (other) => JSON.stringify([other.head.model?.id, laneParts(other.request)]);
+  const twins = alike.filter((other) => signature(other) === signature(lane));
+  const place = twins.length > 1 ? [`no. ${twins.indexOf(lane) + 1}`] : [];
+  return [modeName(lane.mode), ...parts, ...(several ? [modelName(lane.head.model)] : []), ...place].join(' · ');
+}
+
+const NUMBERS = ['No', 'One', 'Two', 'Three', 'Four'];
+
+/** What a race is between: "Three modes, one model". */
+export function raceTitle(lanes, total) {
+  const modes = new Set(lanes.map((lane) => lane.mode)).size;
+  const models = new Set(lanes.map((lane) => lane.head.model?.id)).size;
+  const what = lanes.length === total && modes === total ? 'modes' : 'lanes';
+  return `${NUMBERS[total] ?? total} ${what}, ${models > 1 ? `${NUMBERS[models].toLowerCase()} models` : 'one model'}`;
+}
+
 /** One line about one moment of a race. */
 export function raceSentence(lanes, steps, track, index) {
-  const counts = lanes.map((lane, i) => lane && `${modeName(lane.mode)} ${steps[i] + 1}`).filter(Boolean);
+  const counts = lanes.map((lane, i) => lane && `${steps[i] + 1} by ${laneName(lane, lanes)}`).filter(Boolean);
   const last = track.length - 1;
   const where = track.byTime ? `${duration(track.time(index))} of ${duration(track.time(last))}` : `${index} of ${plural(last, 'forward')}`;
   return `${where} · forwards: ${counts.join(', ')}`;
 }
 
 /** What clock a race is shown by, and how it was run. */
-export function raceNote(complete, speed, device) {
-  const where = device ? `the same device (${device})` : 'the same device';
-  if (!complete) return `Running live: the modes run one after another on ${where}, then replay together.`;
+export function raceNote(complete, speed, lanes) {
+  const saved = lanes.filter((lane) => lane.tail?.opened);
+  const devices = new Set(lanes.filter((lane) => !saved.includes(lane)).map((lane) => lane.head.model?.device));
+  const [device] = devices;
+  const where = devices.size === 1 && device ? `the same device (${device})` : 'the same device';
+  if (!complete) return `Running live: the lanes run one after another on ${where}, then replay together.`;
   const clock = speed.rate === null ? 'one forward per tick, not by the clock' : `${speed.label} on the measured clock`;
-  return `Replay: ${clock}. The modes ran one after another on ${where}; each lane’s time counts from its own start.`;
+  const earlier = saved.map((lane) => ` ${laneName(lane, lanes)} is a saved trace with the times of its own run${lane.head.model?.device ? ` (${lane.head.model.device})` : ''}.`);
+  return `Replay: ${clock}. The lanes ran one after another on ${where}; each lane’s time counts from its own start.${earlier.join('')}`;
 }

@@ -1,0 +1,77 @@
+"""Every view passes axe-core in both themes, keeps its cells in place, and fits every screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+from tests.e2e.test_app import Screen
+from ui.app import VIEWS
+
+NAMES = [view.name.lower() for view in VIEWS]
+PANELS = ("map", "history", "pattern", "cycles", "whatif")
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core finds on the page as it stands, one line a place."""
+    found = Axe().run(page).response["violations"]
+    return [f"{v['id']}: {v['help']} at {n['target']} ({n['failureSummary'][:200]})" for v in found for n in v["nodes"]]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("view", NAMES)
+def test_axe_finds_nothing(view: str, theme: str, served: Any, new_page: Callable[..., Page]):
+    screen = Screen(new_page(reduced_motion="reduce"), served.url, f"?__theme={theme}&view={view}")
+    served.app.loader.wait(120)
+    screen.page.wait_for_load_state("networkidle")
+    found = violations(screen.page)
+    assert not found, "\n".join(found)
+
+
+def test_axe_finds_nothing_in_the_panels(served: Any, new_page: Callable[..., Page]):
+    screen = Screen(new_page(reduced_motion="reduce"), served.url, "?trace=speculate&step=4&cell=3")
+    screen.wait("p => p.complete")
+    for panel in PANELS:
+        screen.page.evaluate(f"window.__nemodiff.handles['nd-player'].select({{ panel: '{panel}' }})")
+        screen.wait("(p, panel) => p.panel === panel", panel)
+        found = violations(screen.page)
+        assert not found, panel + "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_cells_do_not_move_between_steps(width: int, served: Any, new_page: Callable[..., Page]):
+    screen = Screen(new_page(width=width, reduced_motion="reduce"), served.url, "?trace=story&step=1")
+    screen.wait("p => p.complete")
+    moved = screen.page.evaluate(
+        """async () => {
+          const player = window.__nemodiff.handles['nd-player'];
+          const state = window.__nemodiff.players['nd-player'];
+          const boxes = () => [...document.querySelectorAll('.ndp-cell')].map((cell) => {
+            const { left, top, width, height } = cell.getBoundingClientRect();
+            return [left + window.scrollX, top + window.scrollY, width, height].map(Math.round).join();
+          });
+          const seen = new Map(); // by the number of cells in view: a shorter last block has fewer
+          const moved = [];
+          for (let step = 0; step < Math.min(state.steps, 40); step += 1) {
+            player.select({ step });
+            await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+            const now = boxes();
+            const before = seen.get(now.length);
+            if (before && before.join(' ') !== now.join(' ')) moved.push(step);
+            seen.set(now.length, now);
+          }
+          return moved;
+        }"""
+    )
+    assert moved == []
+
+
+@pytest.mark.parametrize("view", NAMES)
+def test_a_phone_never_scrolls_sideways(view: str, served: Any, new_page: Callable[..., Page]):
+    screen = Screen(new_page(width=390, height=844), served.url, f"?view={view}")
+    screen.page.wait_for_load_state("networkidle")
+    assert screen.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

@@ -1,0 +1,93 @@
+"""What a press of a button is to do once it has the device: one lane after another, each a decoding run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from nemodiff_core.request import DecodeRequest, Limits
+from nemodiff_core.trace import Step, Trace
+
+
+class Running(Protocol):
+    """A run as the engine hands it out. Where its tokens are not that engine's, `piece(token)` says how they are written."""
+
+    def __iter__(self) -> Iterator[Step]: ...
+
+    def trace(self) -> Trace: ...
+
+    def close(self) -> None: ...
+
+
+Lane = Callable[[Any, threading.Event], Running]  # (engine, stop) -> a run that has not begun
+
+
+@dataclass(frozen=True)
+class Job:
+    """Lanes to run in their order; `note` is said above the stage when they have ended."""
+
+    lanes: tuple[Lane, ...]
+    note: str = ""
+    blind: Any = None  # the round of a blind race (ui/blind.py)
+
+
+def decode(requests: Sequence[DecodeRequest], limits: Limits) -> Job:
+    """A job of one lane a request. Raises RequestError where the host does not allow one of them."""
+    for request in requests:
+        request.check(limits)
+    return Job(tuple(_lane(request) for request in requests))
+
+
+def recorded(trace: Trace) -> Lane:
+    """A lane that is there already."""
+    return lambda engine, stop: Recorded(trace)
+
+
+def _lane(request: DecodeRequest) -> Lane:
+    return lambda engine, stop: engine.run(request, stop=stop)
+
+
+def elsewhere(request: DecodeRequest, engine_of: Callable[[threading.Event], Any]) -> Lane:
+    """A lane on another engine, which `engine_of(stop)` finds or loads when the lane's turn has come."""
+
+    def start(engine: Any, stop: threading.Event) -> Running:
+        other = engine_of(stop)
+        return _Elsewhere(other.run(request, stop=stop), other.checkpoint.tokenizer.piece)
+
+    return start
+
+
+@dataclass(frozen=True)
+class _Elsewhere:
+    run: Running
+    piece: Callable[[int], str]
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.run)
+
+    def trace(self) -> Trace:
+        return self.run.trace()
+
+    def close(self) -> None:
+        self.run.close()
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A finished trace in the place of a run."""
+
+    whole: Trace
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.whole.steps)
+
+    def trace(self) -> Trace:
+        return self.whole
+
+    def piece(self, token: int) -> str:
+        return self.whole.vocabulary[str(token)]
+
+    def close(self) -> None:
+        pass
