@@ -22,7 +22,7 @@ from ui.jobs import Job
 from ui.messages import write_traces
 from ui.mode_form import MODES
 from ui.opening import FOLDER, PREFIX, SWEEP
-from ui.parts import QUIET, notice, slider, whole
+from ui.parts import FOLD_ON_PHONES, QUIET, notice, slider, whole
 from ui.routes import SWEEP_ROUTE
 from ui.runs import RunRecord
 from ui.shell import PLAYER_ID
@@ -43,9 +43,6 @@ _SHOW_PLAYER = """
 }
 """.replace("@ID@", PLAYER_ID)
 
-# Before the chart on a phone, which only few knobs leave in sight.
-_FOLD_ON_PHONES = "() => ({ __type__: 'update', open: window.innerWidth > 900 })"
-
 
 class Budget:
     """See ui/view.py."""
@@ -65,10 +62,10 @@ class Budget:
         self.sweep = gr.State(RECORDED_ID)
         first = next((shown.key for shown in self.recorded.shown() if shown.point.front), "")
         with gr.Column(elem_id="nd-plane-card", elem_classes="nd-card"):
-            gr.HTML("<h3>Speed and quality</h3>", elem_classes="nd-card-title")
+            gr.HTML("<h2>Speed and quality</h2>", elem_classes="nd-card-title")
             self.plane = Chart(self._plane(RECORDED_ID, first), elem_id="nd-plane", group="settings")
         with gr.Column(elem_id="nd-roof-card", elem_classes="nd-card"):
-            gr.HTML("<h3>Roofline</h3>", elem_classes="nd-card-title")
+            gr.HTML("<h2>Roofline</h2>", elem_classes="nd-card-title")
             self.device = gr.Dropdown(roofs.devices(), value="h200", label="Device", filterable=False, elem_id="nd-roof-device")
             with gr.Row(elem_classes="nd-pair"):
                 geometries = [(self._own(), HERE), *((name, name) for name in RELEASED)]
@@ -115,7 +112,7 @@ class Budget:
         self.asked = [self.families, self.prompts, self.modes, self.thresholds, self.steps, self.revisions, self.blocks, self.limit]
 
     def connect(self, shell: Any) -> None:
-        shell.page.load(None, None, self.what, js=_FOLD_ON_PHONES, **QUIET)
+        shell.page.load(None, None, self.what, js=FOLD_ON_PHONES, **QUIET)
         self.progress.value = self.estimate(*(part.value for part in self.asked))[0]
         gr.on([part.input for part in self.asked], self.estimate, self.asked, [self.progress, self.start], **QUIET)
         board = [self.plane, self.table]

@@ -22,7 +22,7 @@ from ui.editor_component import Editor
 from ui.examples import SEED
 from ui.jobs import Job
 from ui.messages import compact, documents
-from ui.parts import QUIET, slider, whole
+from ui.parts import FOLD_ON_PHONES, QUIET, slider, whole
 from ui.runs import RunStore
 from ui.shell import PLAYER_ID
 
@@ -41,7 +41,7 @@ class Edit:
     def build(self, limits: Any) -> None:
         self.inputs: list[Any] = []
         self.editor = Editor(elem_id=EDITOR_ID, player=PLAYER_ID, desk=self.desk)
-        with gr.Accordion("Settings", open=True, elem_id="nd-edit-settings"):
+        with gr.Accordion("Settings", open=True, elem_id="nd-edit-settings") as self.knobs:
             block = min(16, limits.max_block_length)
             self.block = slider(
                 2, limits.max_block_length, value=block, step=1, label="Block length", elem_id="nd-edit-block", info="A gap holds at most one less"
@@ -57,6 +57,7 @@ class Edit:
 
     def connect(self, shell: Any) -> None:
         self.app = shell.app
+        shell.page.load(None, None, self.knobs, js=FOLD_ON_PHONES, **QUIET)
         ended = shell.start([self.editor.infill], self._maker(fill_request), self.settings)
         ended += shell.start([self.editor.revise], self._maker(revise_request), self.settings)
         for event in ended:
@@ -201,11 +202,11 @@ def outcome(store: RunStore, run_id: str, engine: Any) -> dict[str, Any]:
     """What an ended run of the editor gives: its filled text, or its proposed changes; `{"kind": "over"}` where it gives nothing."""
     try:
         finished = documents(store.get(run_id)) if run_id else []
-    except NemodiffError:
-        finished = []
-    if not finished or engine is None:
-        return {"kind": "over"}
-    trace = from_data(finished[0])
+        if not finished or engine is None:
+            return {"kind": "over"}
+        trace = from_data(finished[0])
+    except NemodiffError as error:
+        return {"kind": "over", "problem": str(error)}
     whole_run = trace.stop_reason in ("length", "eos")
     if trace.request["mode"] == "infill" and whole_run:
         return {"kind": "filled", "text": engine.text(trace.output.ids)}

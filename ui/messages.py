@@ -161,4 +161,6 @@ def _ids(step: Mapping[str, Any]) -> Iterator[int]:
         yield event["token"]
     for cell in step.get("candidates") or ():
         yield from cell["ids"]
+    for score in step.get("scores") or ():
+        yield score["token"]
 

@@ -9,6 +9,9 @@ import gradio as gr
 
 QUIET = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}  # handlers that take no device
 
+# An accordion's state when the page has loaded: closed on a phone, where it would stand before the stage.
+FOLD_ON_PHONES = "() => ({ __type__: 'update', open: window.innerWidth > 900 })"
+
 
 def slider(low: float, high: float, **settings: Any) -> gr.Slider:
     """A slider without Gradio's reset button, which has no room beside a label."""

@@ -31,8 +31,10 @@ _TURN = """
 (view) => {
   document.documentElement.dataset.ndView = view.toLowerCase();
   const panel = (@PANELS@)[view];
-  const player = ((window.__nemodiff || {}).handles || {})['@ID@'];
-  if (panel && player) player.select({ panel });
+  const player = () => ((window.__nemodiff || {}).handles || {})['@ID@'];
+  const open = () => panel && player().select({ panel });
+  if (player()) open();
+  else document.addEventListener('nd-ready', open, { once: true });
   return view;
 }
 """
@@ -78,10 +80,10 @@ class Shell:
 
     # -- runs -----------------------------------------------------------------------------------------
 
-    def start(self, triggers: Sequence[Any], make: Callable[..., Job], inputs: Sequence[Any], view: Any = None) -> list[Any]:
+    def start(self, triggers: Sequence[Any], make: Callable[..., Job], inputs: Sequence[Any]) -> list[Any]:
         """Let `triggers` begin the job that `make(*values of inputs)` describes.
 
-        Where `make` takes a parameter annotated `gr.EventData` it is given the event. What it refuses, as a
+        Where `make` has a true attribute `wants_event` it is given the event first. What it refuses, as a
         NemodiffError, is said above the stage; nothing else changes then. Returns the events that come when a
         run is over or was refused, for what a view does then.
         """

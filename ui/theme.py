@@ -84,7 +84,7 @@ CSS = """
 .nd-card .form, .nd-card .block { border: 0 !important; box-shadow: none; }
 .nd-card .form > .block { padding: 2px 0 !important; background: none; }
 .nd-card .html-container { padding: 0 !important; }
-.nd-card-title h3 { margin: 0; font-size: 1rem; line-height: 1.3; }
+.nd-card-title h2 { margin: 0; font-size: 1rem; line-height: 1.3; }
 .nd-card .form { gap: 14px !important; background: none; }
 .nd-pair .form { flex-wrap: wrap; }
 .nd-pair .form > * { flex: 1 1 120px; min-width: 0 !important; }
@@ -103,7 +103,7 @@ CSS = """
 #nd-files { justify-content: flex-end; }
 #nd-files > button, #nd-files > div { flex: 0 1 auto; }
 #nd-files { align-items: center; }
-#nd-files > #nd-with-prompt { flex: 0 0 auto; width: auto; border: 0; background: none; padding: 0; }
+#nd-files > #nd-with-prompt { flex: 0 0 auto; width: max-content; margin-left: auto; border: 0; background: none; padding: 0; }
 #nd-notice:not(:has(p)) { display: none; }
 #nd-notice p { border-left: 4px solid #d55e00; background: var(--block-background-fill); color: var(--body-text-color);
   padding: 8px 12px; border-radius: 4px; overflow-wrap: anywhere; }

@@ -16,6 +16,12 @@ NAMES = [view.name.lower() for view in VIEWS]
 PANELS = ("map", "history", "pattern", "cycles", "whatif")
 
 
+def settled(screen: Screen) -> None:
+    """Wait until the model is there and what the view fetches has come."""
+    screen.page.locator("#nd-status .nd-ready").wait_for(timeout=120_000)
+    screen.page.wait_for_timeout(500)
+
+
 def violations(page: Page) -> list[str]:
     """What axe-core finds on the page as it stands, one line a place."""
     found = Axe().run(page).response["violations"]
@@ -26,8 +32,7 @@ def violations(page: Page) -> list[str]:
 @pytest.mark.parametrize("view", NAMES)
 def test_axe_finds_nothing(view: str, theme: str, served: Any, new_page: Callable[..., Page]):
     screen = Screen(new_page(reduced_motion="reduce"), served.url, f"?__theme={theme}&view={view}")
-    served.app.loader.wait(120)
-    screen.page.wait_for_load_state("networkidle")
+    settled(screen)
     found = violations(screen.page)
     assert not found, "\n".join(found)
 
@@ -73,5 +78,5 @@ def test_cells_do_not_move_between_steps(width: int, served: Any, new_page: Call
 @pytest.mark.parametrize("view", NAMES)
 def test_a_phone_never_scrolls_sideways(view: str, served: Any, new_page: Callable[..., Page]):
     screen = Screen(new_page(width=390, height=844), served.url, f"?view={view}")
-    screen.page.wait_for_load_state("networkidle")
+    settled(screen)
     assert screen.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

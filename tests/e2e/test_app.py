@@ -223,7 +223,7 @@ def test_a_saved_race_opens_as_a_race(screen: Screen, tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"hello", "not JSON"), (b'{"schema":"nemodiff.trace/9"}', "nemodiff.trace/9"), (gzip.compress(b"{}")[:-6], "ends too early")],
+    [(b"hello", "not JSON"), (b'{"schema":"nemodiff.trace/9"}', "nemodiff.trace/9"), (gzip.compress(b"{}", mtime=0)[:-6], "ends too early")],
 )
 def test_a_broken_file_is_refused_with_a_sentence(content: bytes, says: str, screen: Screen, tmp_path: Path):
     path = tmp_path / "broken.json.gz"

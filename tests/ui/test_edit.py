@@ -155,7 +155,16 @@ def test_an_ended_run_gives_its_changes_and_one_that_is_gone_nothing():
     write_traces(record, [revision([1, 2], [1, 4])])
     found = edit.outcome(store, record.id, engine)
     assert found["kind"] == "proposal" and found["whole"] and found["parts"][1]["after"] == " blue"
-    assert edit.outcome(store, "", engine) == edit.outcome(store, "gone", engine) == {"kind": "over"}
+    assert edit.outcome(store, "", engine) == {"kind": "over"}
+    assert "no longer kept" in edit.outcome(store, "gone", engine)["problem"]
+
+
+def test_tokens_that_only_scores_name_have_their_text_in_the_messages():
+    # The tries of a gap's lengths score tokens that never reach the text.
+    store, engine = RunStore(), SimpleNamespace(text=decode)
+    record = store.create("somebody")
+    write_traces(record, [revision([1, 2], [1, 2], [Score(3, 5, 0.5, 1)])])
+    assert edit.outcome(store, record.id, engine)["kind"] == "proposal"
 
 
 def test_a_mistake_in_the_notice_reaches_the_editor_and_news_do_not():

@@ -289,8 +289,8 @@ class Editor {
   /** The answer that the player shows becomes the draft. */
   takeRun() {
     const player = this.player();
-    const lane = player?.store?.lanes[player.lane];
-    if (player?.blind) this.say('Vote on the blind race first; then its answers can be revised.', true);
+    const lane = player?.store.lanes[player.selection.lane];
+    if (player?.store.blind?.best === null) this.say('Vote on the blind race first; then its answers can be revised.', true);
     else if (!lane?.tail) this.say(lane ? 'The run has not ended yet; wait for it, or stop it.' : 'The player shows no run; run a prompt first.', true);
     else {
       this.edit({ prompt: lane.request.prompt ?? '', revise: { text: lane.text(lane.tail.output.ids), marks: [] } });

@@ -44,7 +44,7 @@ export class Diff {
 
   row(hunk, index) {
     const button = (text, decision) =>
-      el('button', 'nde-small', { type: 'button', text, 'data-decision': decision, 'aria-label': `${text} change ${index + 1}`, onclick: () => this.decide(index, decision) });
+      el('button', 'nde-small', { type: 'button', text, 'data-decision': String(decision), 'aria-label': `${text} change ${index + 1}`, onclick: () => this.decide(index, decision) });
     return el(
       'li', 'nde-hunk', { tabindex: 0, 'data-hunk': index, 'aria-label': `Change ${index + 1}: ${shown(hunk.before)} becomes ${shown(hunk.after)}` },
       el('p', 'nde-change', {}, el('del', '', { text: shown(hunk.before) }), ' ', el('span', 'nde-arrow', { text: '→', 'aria-hidden': 'true' }), ' ', el('ins', '', { text: shown(hunk.after) })),
@@ -114,6 +114,6 @@ export function reason(cause) {
 }
 
 function percent(p) {
-  if (p > 0 && p < 0.0005) return 'less than 0.1 %';
+  if (p < 0.0005) return 'less than 0.1 %';
   return `${(100 * p).toFixed(1)} %`;
 }

@@ -242,6 +242,7 @@ def test_changes_are_decided_from_the_keyboard(desk: Desk):
         desk.page.keyboard.press(key)
     states = desk.page.locator(".nde-hunk").evaluate_all("rows => rows.map((r) => r.dataset.state)")
     assert states == ["accepted", "rejected"]
+    assert [desk.button(f"{name} change {n}").get_attribute("aria-pressed") for n in (1, 2) for name in ("Accept", "Reject")] == ["true", "false", "false", "true"]
     expect(desk.page.locator(".nde-said")).to_have_text("Change 2 rejected; 0 undecided.")
     desk.button("Reject all").click()
     desk.button("Accept all").click()
