@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Route
+from playwright.sync_api import Browser, Page, Route
 
 from nemodiff_core.checkpoint import bundled_path
 from tests.browser import shared_browser
@@ -61,20 +61,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     served.blocks.close()
 
 
-@pytest.fixture(scope="session")
-def contexts(browser: Browser) -> Iterator[dict[str, BrowserContext]]:
-    """Browser contexts by their options: tests that ask for the same share one, and its cache of the page's files."""
-    made: dict[str, BrowserContext] = {}
-    yield made
-    for context in made.values():
-        context.close()
-
-
 @pytest.fixture
-def new_page(browser: Browser, contexts: dict[str, BrowserContext]) -> Iterator[Callable[..., Page]]:
+def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens pages that cannot reach beyond this machine; fails the test if one tried, or if a script failed."""
     trouble: list[str] = []
-    pages = []
+    contexts = []
 
     def guard(route: Route) -> None:
         parts = urlsplit(route.request.url)
@@ -85,12 +76,10 @@ def new_page(browser: Browser, contexts: dict[str, BrowserContext]) -> Iterator[
             route.abort()
 
     def open_page(width: int = 1440, height: int = 900, **options: Any) -> Page:
-        key = repr((width, height, sorted(options.items())))
-        if key not in contexts:
-            contexts[key] = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **options)
-        page = contexts[key].new_page()
-        pages.append(page)
-        page.route("**/*", guard)
+        context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **options)
+        contexts.append(context)
+        context.route("**/*", guard)
+        page = context.new_page()
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: trouble.append(f"script error: {error}"))
         # Routing does not see WebSockets.
@@ -98,8 +87,6 @@ def new_page(browser: Browser, contexts: dict[str, BrowserContext]) -> Iterator[
         return page
 
     yield open_page
-    for page in pages:  # nothing is left for the next visitor
-        if not page.is_closed():
-            page.evaluate("() => window.localStorage.clear()")
-            page.close()
+    for context in contexts:
+        context.close()
     assert not trouble, trouble

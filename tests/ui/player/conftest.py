@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, Page
 
 from nemodiff_core.trace import Trace
 from tests.browser import shared_browser
@@ -24,19 +24,12 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>player</ti
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # a page imports some ninety modules: not a connection each
-
-    def end_headers(self) -> None:
-        self.send_header("cache-control", "max-age=3600")
-        super().end_headers()
-
     def do_GET(self) -> None:
         if self.path != "/":
             super().do_GET()
             return
         self.send_response(200)
         self.send_header("content-type", "text/html; charset=utf-8")
-        self.send_header("content-length", str(len(PAGE.encode())))
         self.end_headers()
         self.wfile.write(PAGE.encode())
 
@@ -112,36 +105,24 @@ class Stage:
         self.page.locator(".ndp").focus()
 
 
-@pytest.fixture(scope="session")
-def contexts(browser: Browser) -> Iterator[dict[str, BrowserContext]]:
-    """Browser contexts by their options: tests that ask for the same share one, and its cache of modules."""
-    made: dict[str, BrowserContext] = {}
-    yield made
-    for context in made.values():
-        context.close()
-
-
 @pytest.fixture
-def open_stage(browser: Browser, contexts: dict[str, BrowserContext], player_url: str) -> Iterator[Callable[..., Stage]]:
+def open_stage(browser: Browser, player_url: str) -> Iterator[Callable[..., Stage]]:
     """Opens stages; fails the test if a script failed or anything was asked of another machine."""
     trouble: list[str] = []
-    pages = []
+    contexts = []
 
     def start(width: int = 1072, height: int = 900, answer: Any = None, **options: Any) -> Stage:
-        key = repr((width, height, sorted(options.items())))
-        if key not in contexts:
-            contexts[key] = browser.new_context(viewport={"width": width, "height": height}, **options)
-            contexts[key].add_init_script("localStorage.clear()")
-        page = contexts[key].new_page()
-        pages.append(page)
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
         page.set_default_timeout(15_000)
         page.on("pageerror", lambda error: trouble.append(f"script error: {error}"))
         page.on("request", lambda r: r.url.startswith((player_url, "data:")) or trouble.append(f"request to {r.url}"))
         return Stage(page, player_url, answer)
 
     yield start
-    for page in pages:
-        page.close()
+    for context in contexts:
+        context.close()
     assert not trouble, trouble
 
 
