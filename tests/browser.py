@@ -5,10 +5,11 @@ from __future__ import annotations
 import atexit
 import functools
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from ui.bench import chromium_path
 
+expect.set_options(timeout=30_000)  # patience for a busy machine: nothing here is about speed
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -80,7 +80,7 @@ def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         contexts.append(context)
         context.route("**/*", guard)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(90_000)
         page.on("pageerror", lambda error: trouble.append(f"script error: {error}"))
         # Routing does not see WebSockets.
         page.on("websocket", lambda ws: urlsplit(ws.url).hostname in LOCAL or trouble.append(f"socket to {ws.url}"))

@@ -75,7 +75,7 @@ class Stage:
 
     def wait(self, expression: str, *arguments: Any) -> None:
         self.page.wait_for_function(
-            f"([...a]) => {{ const p = window.__nemodiff.players.p; return {expression}; }}", arg=arguments, timeout=15_000
+            f"([...a]) => {{ const p = window.__nemodiff.players.p; return {expression}; }}", arg=arguments, timeout=60_000
         )
 
     def load(self, traces: Sequence[Trace], play: bool = False) -> None:
@@ -115,7 +115,7 @@ def open_stage(browser: Browser, player_url: str) -> Iterator[Callable[..., Stag
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: trouble.append(f"script error: {error}"))
         page.on("request", lambda r: r.url.startswith((player_url, "data:")) or trouble.append(f"request to {r.url}"))
         return Stage(page, player_url, answer)
