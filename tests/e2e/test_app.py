@@ -126,12 +126,12 @@ def test_stop_ends_a_run_midway_and_keeps_what_was_written(served: Any, screen: 
     screen.ask("ar", tokens=1000)
     screen.page.locator("#nd-eos input").uncheck()
     screen.begin()
-    screen.wait("p => p.steps >= 3")
-    screen.page.locator("#nd-stop").click()
+    screen.wait("p => p.steps >= 1")
+    screen.page.locator("#nd-stop").dispatch_event("click")  # at once: a busy page must not let the run end first
     screen.finish()
     screen.wait("p => p.complete")
     written = screen.state("p => p.output")
-    assert 3 <= len(written) < 1000
+    assert 1 <= len(written) < 1000
     expect(screen.page.locator("#nd-prompt textarea")).to_have_value(PROMPT)
     ids, _ = engines_answer(served, prompt=PROMPT, mode="ar", max_new_tokens=len(written), stop_at_eos=False)
     assert written == ids
