@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import atexit
 import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from ui.bench import chromium_path
 
-expect.set_options(timeout=30_000)  # patience for a busy machine: nothing here is about speed
+PATIENCE_MS = 90_000  # for a busy machine: nothing here is about speed
+expect.set_options(timeout=60_000)
+LOCAL = ("127.0.0.1", "localhost")
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -17,7 +23,13 @@ FLAGS = [
     "--no-first-run",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-dev-shm-usage",
+    # Nothing but this machine has a name or an address: what is asked of others is told by `tabs` and never leaves.
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE " + " , EXCLUDE ".join(LOCAL),
 ]
+# What a page stored for later visits is gone when the next test opens one, but not when a page reloads.
+_FORGET = "if (!window.sessionStorage.getItem('nd-test')) { window.localStorage.clear(); window.sessionStorage.setItem('nd-test', '1'); }"
+_contexts: dict[str, BrowserContext] = {}
 
 
 @functools.cache
@@ -28,3 +40,39 @@ def shared_browser() -> Browser:
     browser = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
     atexit.register(browser.close)
     return browser
+
+
+@contextmanager
+def tabs() -> Iterator[Callable[..., Page]]:
+    """Gives `open_tab(width, height, **context options)`; closes its pages in the end.
+
+    A first tab shares its context with the first tabs of other tests that ask for the same options, and so their
+    compiled scripts, which are most of a page's loading time; so do second tabs, who are other visitors. Raises AssertionError if a script failed or anything was asked of another machine.
+    """
+    trouble: list[str] = []
+    pages: list[tuple[str, Page]] = []
+
+    def local(url: str) -> bool:
+        parts = urlsplit(url)
+        return parts.scheme in ("data", "blob", "about") or parts.hostname in LOCAL
+
+    def open_tab(width: int = 1440, height: int = 900, **options: Any) -> Page:
+        key = repr(sorted(options.items()))
+        key += f" visitor {sum(known.startswith(key) for known, _ in pages)}"
+        if key not in _contexts:
+            _contexts[key] = shared_browser().new_context(accept_downloads=True, **options)
+        page = _contexts[key].new_page()
+        pages.append((key, page))
+        page.set_viewport_size({"width": width, "height": height})
+        page.set_default_timeout(PATIENCE_MS)
+        page.add_init_script(_FORGET)
+        page.on("pageerror", lambda error: trouble.append(f"script error: {error}"))
+        page.on("request", lambda request: local(request.url) or trouble.append(f"request to {request.url}"))
+        page.on("websocket", lambda socket: local(socket.url) or trouble.append(f"socket to {socket.url}"))
+        page.on("crash", lambda: (trouble.append("the page crashed"), _contexts.pop(key, None)))
+        return page
+
+    yield open_tab
+    for _, page in pages:
+        page.close()
+    assert not trouble, trouble

@@ -1,23 +1,22 @@
-"""A served app and a real browser. Any request that would leave the machine is blocked and fails the test."""
+"""A served app and a real browser. Any request for another machine is blocked and fails the test."""
 
 from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Route
+from playwright.sync_api import Page
 
 from nemodiff_core.checkpoint import bundled_path
-from tests.browser import shared_browser
+from tests.browser import tabs
 from ui.app import ServeSettings, launch
 from ui.loader import ModelChoice
-
-LOCAL = {"127.0.0.1", "localhost"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,11 +24,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Browser:
-    return shared_browser()
 
 
 class Served:
@@ -49,6 +43,22 @@ class Served:
         assert self.app.loader.engine is not None, self.app.loader.problem
         return self.app.loader.engine
 
+    @contextmanager
+    def held(self, after: int) -> Iterator[None]:
+        """The model stands still after `after` forwards, so that a run cannot end while a test acts on it."""
+        goes_on, left = threading.Event(), iter(range(after))
+
+        def wait(*_: Any) -> None:
+            if next(left, None) is None:
+                goes_on.wait(120)
+
+        hook = self.engine.checkpoint.model.register_forward_pre_hook(wait)
+        try:
+            yield
+        finally:
+            hook.remove()
+            goes_on.set()
+
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
@@ -62,31 +72,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture
-def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+def new_page() -> Iterator[Callable[..., Page]]:
     """Opens pages that cannot reach beyond this machine; fails the test if one tried, or if a script failed."""
-    trouble: list[str] = []
-    contexts = []
-
-    def guard(route: Route) -> None:
-        parts = urlsplit(route.request.url)
-        if parts.scheme in ("data", "blob") or parts.hostname in LOCAL:
-            route.continue_()
-        else:
-            trouble.append(f"request to {route.request.url}")
-            route.abort()
-
-    def open_page(width: int = 1440, height: int = 900, **options: Any) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **options)
-        contexts.append(context)
-        context.route("**/*", guard)
-        page = context.new_page()
-        page.set_default_timeout(90_000)
-        page.on("pageerror", lambda error: trouble.append(f"script error: {error}"))
-        # Routing does not see WebSockets.
-        page.on("websocket", lambda ws: urlsplit(ws.url).hostname in LOCAL or trouble.append(f"socket to {ws.url}"))
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not trouble, trouble
+    with tabs() as open_tab:
+        yield open_tab

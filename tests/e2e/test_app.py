@@ -125,9 +125,10 @@ def test_a_run_ends_with_the_engines_own_text(mode: str, served: Any, screen: Sc
 def test_stop_ends_a_run_midway_and_keeps_what_was_written(served: Any, screen: Screen):
     screen.ask("ar", tokens=1000)
     screen.page.locator("#nd-eos input").uncheck()
-    screen.begin()
-    screen.wait("p => p.steps >= 1")
-    screen.page.locator("#nd-stop").dispatch_event("click")  # at once: a busy page must not let the run end first
+    with served.held(after=8):
+        screen.begin()
+        screen.wait("p => p.steps >= 1")
+        screen.page.locator("#nd-stop").dispatch_event("click")
     screen.finish()
     screen.wait("p => p.complete")
     written = screen.state("p => p.output")
@@ -159,13 +160,14 @@ def test_scrubbing_back_shows_the_beginning_again(screen: Screen):
 def test_a_second_visitor_waits_and_then_runs(served: Any, screen: Screen, new_page: Callable[..., Page]):
     screen.ask("ar", tokens=1000)
     screen.page.locator("#nd-eos input").uncheck()
-    screen.begin()
-    other = Screen(new_page(), served.url)
-    other.ask("ar", tokens=4)
-    other.page.locator("#nd-run").click()
-    expect(other.page.locator("#nd-notice")).to_contain_text("1 run is ahead")
-    assert other.state("p => p.run") == "recorded-refine"
-    screen.page.locator("#nd-stop").click()
+    with served.held(after=8):
+        screen.begin()
+        other = Screen(new_page(), served.url)
+        other.ask("ar", tokens=4)
+        other.page.locator("#nd-run").click()
+        expect(other.page.locator("#nd-notice")).to_contain_text("1 run is ahead")
+        assert other.state("p => p.run") == "recorded-refine"
+        screen.page.locator("#nd-stop").dispatch_event("click")
     screen.finish()
     other.finish()
     other.wait("p => p.complete && p.run !== 'recorded-refine'")

@@ -16,7 +16,6 @@ class Board:
 
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
-        page.set_default_timeout(90_000)  # plotly.js is large, and a busy machine takes its time to read it
         page.goto(url + "?view=budget")
         for chart in CHARTS:
             self.wait(chart, "c => c.message")
@@ -44,9 +43,6 @@ class Board:
 @pytest.fixture
 def board(served: Any, new_page: Callable[..., Page]) -> Board:
     return Board(new_page(), served.url)
-
-
-expect.set_options(timeout=60_000)
 
 
 def player(page: Page) -> dict[str, Any]:
@@ -98,9 +94,10 @@ def test_stop_keeps_what_there_is(served: Any, board: Board):
     expect(board.page.locator("#nd-status .nd-ready")).to_be_visible(timeout=120_000)
     board.tick("modes", "Autoregressive", "Self-speculation")
     board.prompts(6)
-    board.page.locator("#nd-sweep-run").click()
-    board.wait("nd-plane", "c => c.message.note.startsWith('Measured here') && c.message.points >= 1")
-    board.page.locator("#nd-sweep-stop").click()
+    with served.held(after=100):  # enough for a first point, not for all of them
+        board.page.locator("#nd-sweep-run").click()
+        board.wait("nd-plane", "c => c.message.note.startsWith('Measured here') && c.message.points >= 1")
+        board.page.locator("#nd-sweep-stop").click()
     expect(board.page.locator("#nd-sweep-progress")).to_contain_text("Stopped:", timeout=90_000)
     expect(board.page.locator("#nd-sweep-run")).to_be_enabled()
     expect(board.page.locator("#nd-sweep-table tbody tr")).not_to_have_count(0)

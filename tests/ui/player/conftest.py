@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from nemodiff_core.trace import Trace
-from tests.browser import shared_browser
+from tests.browser import tabs
 from tests.ui.player.traces import tail
 
 UI = Path(__file__).parents[3] / "ui"
@@ -24,22 +24,24 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>player</ti
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # a page imports some ninety modules: not a connection each
+
+    def end_headers(self) -> None:
+        self.send_header("cache-control", "max-age=3600")
+        super().end_headers()
+
     def do_GET(self) -> None:
         if self.path != "/":
             super().do_GET()
             return
         self.send_response(200)
         self.send_header("content-type", "text/html; charset=utf-8")
+        self.send_header("content-length", str(len(PAGE.encode())))
         self.end_headers()
         self.wfile.write(PAGE.encode())
 
     def log_message(self, *_: Any) -> None:
         pass
-
-
-@pytest.fixture(scope="session")
-def browser() -> Browser:
-    return shared_browser()
 
 
 @pytest.fixture(scope="session")
@@ -106,24 +108,10 @@ class Stage:
 
 
 @pytest.fixture
-def open_stage(browser: Browser, player_url: str) -> Iterator[Callable[..., Stage]]:
+def open_stage(player_url: str) -> Iterator[Callable[..., Stage]]:
     """Opens stages; fails the test if a script failed or anything was asked of another machine."""
-    trouble: list[str] = []
-    contexts = []
-
-    def start(width: int = 1072, height: int = 900, answer: Any = None, **options: Any) -> Stage:
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("pageerror", lambda error: trouble.append(f"script error: {error}"))
-        page.on("request", lambda r: r.url.startswith((player_url, "data:")) or trouble.append(f"request to {r.url}"))
-        return Stage(page, player_url, answer)
-
-    yield start
-    for context in contexts:
-        context.close()
-    assert not trouble, trouble
+    with tabs() as open_tab:
+        yield lambda width=1072, height=900, answer=None, **options: Stage(open_tab(width, height, **options), player_url, answer)
 
 
 @pytest.fixture

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
+from tests.browser import tabs
 from ui.chart_component import plotly_bundle
 
 PLOTLY = "/nemodiff/plotly.min.js"
@@ -29,12 +30,14 @@ def content(seq: int = 1, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def page(browser: Browser, player_url: str) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 900, "height": 700})
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
+def new_page() -> Iterator[Callable[..., Page]]:
+    with tabs() as open_tab:
+        yield open_tab
+
+
+@pytest.fixture
+def page(new_page: Callable[..., Page], player_url: str) -> Page:
+    page = new_page(900, 700)
     page.route(f"**{PLOTLY}", lambda route: route.fulfill(path=plotly_bundle(), content_type="text/javascript"))
     page.goto(player_url)
     page.add_style_tag(url="/player/chart.css")
@@ -46,9 +49,7 @@ def page(browser: Browser, player_url: str) -> Iterator[Page]:
         }""",
         PLOTLY,
     )
-    yield page
-    context.close()
-    assert not errors, errors
+    return page
 
 
 def show(page: Page, message: dict[str, Any]) -> None:
@@ -131,12 +132,10 @@ def test_old_messages_change_nothing_and_texts_are_data(page: Page):
     assert page.evaluate("window.hacked") is None
 
 
-def test_without_plotly_the_table_still_serves(browser: Browser, player_url: str):
-    context = browser.new_context()
-    page = context.new_page()
+def test_without_plotly_the_table_still_serves(new_page: Callable[..., Page], player_url: str):
+    page = new_page()
     page.goto(player_url)
     page.evaluate("async () => { window.chart = (await import('/player/chart.js')).mount(document.getElementById('root'), { id: 'c', plotly: '/none.js' }); }")
     show(page, content())
     expect(page.locator(".ndc-plot")).to_contain_text("the table holds the same numbers")
     expect(page.locator("tbody tr")).to_have_count(3)
-    context.close()

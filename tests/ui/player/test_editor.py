@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
+
+from tests.browser import tabs
 
 TEXT = "Mia had a red kite in May."
 PARTS = [
@@ -66,15 +68,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(browser: Browser, player_url: str) -> Iterator[Desk]:
-    context = browser.new_context(viewport={"width": 700, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(15_000)
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield Desk(page, player_url)
-    context.close()
-    assert not errors, errors
+def desk(player_url: str) -> Iterator[Desk]:
+    with tabs() as open_tab:
+        yield Desk(open_tab(700, 900), player_url)
 
 
 def test_a_selection_becomes_a_gap_and_a_click_gives_its_text_back(desk: Desk):

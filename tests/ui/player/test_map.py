@@ -277,7 +277,7 @@ def test_a_live_run_draws_what_a_loaded_one_draws(mode: str, open_stage: Callabl
         stage.receive(sent[-1])
         stage.settle()
         pictures.append((growing, panel.picture()))
-        stage.page.context.close()
+        stage.page.close()
     assert pictures[0] == pictures[1]
 
 
