@@ -234,7 +234,9 @@ class _Child(Run):
         generator = torch.Generator(device=model.device).manual_seed(request.seed)
         if request.max_new_tokens < 1 or (request.stop_at_eos and plan.written[-1:] == [tokenizer.eos_id]):
             # What was forced ends the text. One forward shows it, so that the child has a step of its own.
-            yield NewCache(len(text))
+            cache = yield NewCache(len(text))
+            logits = yield prefill(model, text, cache)
+            yield from read(Sampler(tokenizer.mask_id).choose(logits))
             yield Recorder(clock).step("prefill", 0, len(text), 0)
             return
         if plan.what.action == "ban" and request.mode != "diffusion":

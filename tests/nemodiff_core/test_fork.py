@@ -125,6 +125,19 @@ def test_settings_change_from_a_step_on(engine: Any):
     assert "steps 1" in made.parent["label"]
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_forced_end_is_the_last_token_and_every_step_is_a_forward(engine: Any, mode: str):
+    parent, forwards = run(engine, mode=mode), []
+    position = cells(parent, len(parent.steps) - 1)[2]
+    hook = engine.checkpoint.model.encoder.embed_tokens.register_forward_hook(lambda *_: forwards.append(1))
+    try:
+        made = child(engine, parent, Intervention(len(parent.steps) - 1, "force", position, engine.checkpoint.tokenizer.eos_id))
+    finally:
+        hook.remove()
+    assert len(made.output.ids) == 3 and made.stop_reason == "eos"
+    assert len(forwards) == len(made.steps) - len(parent.steps) >= 1
+
+
 def test_a_child_can_be_a_parent(engine: Any):
     parent = run(engine, mode="diffusion")
     first = child(engine, parent, Intervention(2, changes={"block_length": 4}))
