@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,12 @@ def fold(prompt_length: int, steps: Iterable[Step]) -> Canvas:
     for step in steps:
         canvas.apply(step)
     return canvas
+
+
+def annotated(notes: Iterable[Mapping[str, Any]]) -> set[int]:
+    """The token ids that annotations mention (analysis/)."""
+    named = (note.get(key) for note in notes for key in ("token", "alternative", "best"))
+    return {token for token in named if type(token) is int}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from nemodiff_core.trace import (
     TokenEvent,
     TokenText,
     Trace,
+    annotated,
     fold,
 )
 
@@ -141,7 +142,7 @@ class _Reader:
             request=request,
             prompt=prompt,
             output=output,
-            vocabulary=self._vocabulary({*prompt.ids, *output.ids, *_annotated(notes)}),
+            vocabulary=self._vocabulary({*prompt.ids, *output.ids, *annotated(notes)}),
             steps=read,
             stop_reason=reason,
             parent=parent,
@@ -246,12 +247,6 @@ class _Reader:
         self.mentioned.update(ids)
         entropy = _real(raw.get("entropy"), f"{where}.entropy", 100.0)
         return Candidates(_position(raw, where, low, high), tuple(ids), tuple(probabilities), entropy or 0.0)
-
-
-def _annotated(notes: list[dict[str, Any]]) -> set[int]:
-    """The token ids that annotations mention (analysis/)."""
-    named = (note.get(key) for note in notes for key in ("token", "alternative", "best"))
-    return {token for token in named if type(token) is int}
 
 
 def _typed(part: dict[str, Any], key: str, kind: type, where: str) -> Any:

@@ -25,7 +25,7 @@ from ui.learn import Learn  # noqa: E402
 from ui.live import stream  # noqa: E402
 from ui.loader import Loader, ModelChoice, Models  # noqa: E402
 from ui.messages import resync, write_traces  # noqa: E402
-from ui.parts import QUIET, notice  # noqa: E402
+from ui.parts import QUIET, as_object, notice  # noqa: E402
 from ui.player_component import stylesheet  # noqa: E402
 from ui.race import Race  # noqa: E402
 from ui.refine import Refine  # noqa: E402
@@ -59,7 +59,7 @@ class App:
     def resync(self, query: Any) -> dict[str, Any]:
         """Everything about one run, for a player that has just mounted or has missed a message."""
         try:
-            return resync(self.store.get(query.get("run") if isinstance(query, dict) else None))
+            return resync(self.store.get(as_object(query).get("run")))
         except NemodiffError as error:
             return {"error": str(error)}
 
@@ -86,7 +86,7 @@ class App:
 
         def prepared(view: str, last: dict[str, str], request: gr.Request, event: gr.EventData, *values: Any) -> list[Any]:
             try:
-                job = make(event, *values) if _wants_event(make) else make(*values)
+                job = make(event, *values)
             except NemodiffError as error:
                 return ["", gr.skip(), *[gr.skip()] * 4, notice(str(error))]
             record = self.store.create(request.session_hash, lanes=len(job.lanes))
@@ -118,10 +118,10 @@ class App:
                 return
             if self.loader.engine is None:
                 raise RequestError(self.loader.problem or "There is no model; start the app again.")
-            first: Any = notice(record.job.note, calm=True) if record.job.note else ""
+            said: Any = ""  # the first message takes away what was said of the waiting
             for message in stream(self.loader.engine, record.job.lanes, record):
-                yield message, first
-                first = gr.skip()
+                yield message, said
+                said = gr.skip()
         except NemodiffError as error:
             yield gr.skip(), notice(str(error))
         finally:
@@ -178,10 +178,6 @@ class App:
         finally:
             Path(path).unlink(missing_ok=True)
         return [record.log[-1], view, {**last, view: record.id}, "", _run_label(view)]
-
-
-def _wants_event(make: Callable[..., Job]) -> bool:
-    return getattr(make, "wants_event", False)
 
 
 def _run_label(view: str) -> Any:

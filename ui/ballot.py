@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from ui.mounted import BASE
 from ui.parts import QUIET
 from ui.votes import CSV_ROUTE, Votes
 
@@ -40,7 +41,7 @@ class BallotForm:
         votes: Votes = shell.app.votes
         self.blind.input(lambda on: gr.update(visible=on), self.blind, self.prompts, **QUIET)
         gr.on([self.votes.expand, shell.player.raised("voted")], lambda: table(votes), None, self.results, **QUIET)
-        self.download.click(None, None, None, js=_DOWNLOAD.replace("@ROUTE@", CSV_ROUTE), **QUIET)
+        self.download.click(None, None, None, js=_DOWNLOAD.replace("@BASE@", BASE).replace("@ROUTE@", CSV_ROUTE), **QUIET)
 
 
 def table(votes: Votes) -> str:
@@ -59,7 +60,7 @@ def table(votes: Votes) -> str:
 
 _DOWNLOAD = """
 () => {
-  const base = new URL((window.gradio_config || {}).root || '/', window.location.href).pathname.replace(/[/]+$/, '');
+  @BASE@
   const link = document.createElement('a');
   link.href = base + '@ROUTE@';
   link.download = 'nemodiff-votes.csv';

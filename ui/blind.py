@@ -11,6 +11,7 @@ from nemodiff_core.errors import NemodiffError, RequestError
 
 from ui.jobs import Job, Lane
 from ui.messages import documents
+from ui.parts import as_object
 from ui.runs import RunStore
 from ui.votes import Votes
 
@@ -54,7 +55,7 @@ def prompts(text: Any, prompt: str) -> tuple[str, ...]:
 
 def cast(store: RunStore, votes: Votes, ballot: Any) -> dict[str, Any]:
     """Keep a vote, {run, best: lane numbers}; what the browser may then show. Raises NemodiffError."""
-    ballot = ballot if isinstance(ballot, dict) else {}
+    ballot = as_object(ballot)
     record = store.get(ballot.get("run"))
     best = ballot.get("best")
     if not (isinstance(best, list) and all(type(n) is int and 0 <= n < record.lanes for n in best) and len(set(best)) == len(best)):

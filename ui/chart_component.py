@@ -12,41 +12,23 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
-
 from ui.messages import compact
-from ui.player_component import PLAYER_ROUTE
+from ui.mounted import Mounted, mounting
 
 PLOTLY_ROUTE = "/nemodiff/plotly.min.js"
 
-_TEMPLATE = '<div class="nd-mount" data-nemodiff="chart"></div>'
-_ON_LOAD = """
-const root = element.querySelector('[data-nemodiff="chart"]');
-const base = new URL((window.gradio_config || {}).root || '/', window.location.href).pathname.replace(/[/]+$/, '');
-import(base + '@ROUTE@/chart.js').then((module) => {
-  const chart = module.mount(root, {
+_OPTIONS = """{
     id: '@ID@', group: '@GROUP@', base, plotly: base + '@PLOTLY@', send: (key) => trigger('pick', { key }),
-  });
-  const read = () => { if (props.value) chart.receive(props.value); };
-  watch('value', read);
-  read();
-}).catch((error) => {
-  root.textContent = 'The chart could not start (' + error.message + '). Reload the page.';
-});
-"""
+  }"""
 
 
-class Chart(gr.HTML):
+class Chart(Mounted):
     """Figures of plotly.js, a table, or both. Its value is one message of `message`; `pick` tells a chosen key."""
 
     def __init__(self, value: str | None = None, *, elem_id: str, group: str = "", **gradio: Any) -> None:
-        script = _ON_LOAD.replace("@ROUTE@", PLAYER_ROUTE).replace("@PLOTLY@", f"{PLOTLY_ROUTE}?v={metadata.version('plotly')}")
-        settings = {"js_on_load": script.replace("@ID@", elem_id).replace("@GROUP@", group or elem_id), **gradio}
-        super().__init__(value, html_template=_TEMPLATE, apply_default_css=False, elem_id=elem_id, **settings)
-
-    def postprocess(self, value: str | None) -> str | None:
-        """Messages are data that nobody parses as HTML, so they pass as they are."""
-        return value
+        plotly = f"{PLOTLY_ROUTE}?v={metadata.version('plotly')}"
+        made = {**mounting("chart", _OPTIONS, ID=elem_id, GROUP=group or elem_id, PLOTLY=plotly), **gradio}
+        super().__init__(value, elem_id=elem_id, **made)
 
     def api_info(self) -> dict[str, Any]:
         return {"type": "string", "description": "figures and a table, as JSON"}

@@ -15,14 +15,13 @@ import gradio as gr
 from nemodiff_core.analysis.tasks import examples_for
 from nemodiff_core.errors import NemodiffError, RequestError
 from nemodiff_core.request import DecodeRequest, Limits, parse_request
-from nemodiff_core.trace_reader import from_data
 
 from ui import proposal
 from ui.editor_component import Editor
 from ui.examples import SEED
 from ui.jobs import Job
-from ui.messages import compact, documents
-from ui.parts import FOLD_ON_PHONES, QUIET, slider, whole
+from ui.messages import compact, traces_of
+from ui.parts import FOLD_ON_PHONES, QUIET, as_object, slider, whole
 from ui.runs import RunStore
 from ui.shell import PLAYER_ID
 
@@ -71,7 +70,7 @@ class Edit:
 
     def desk(self, query: Any) -> dict[str, Any]:
         """Examples, a skeleton, or how many tokens a text has: `{"ask": "examples" | "schema" | "count"}`."""
-        query = query if isinstance(query, dict) else {}
+        query = as_object(query)
         ask, text = query.get("ask"), query.get("text")
         try:
             if ask == "examples":
@@ -92,7 +91,7 @@ class Edit:
 
     def _maker(self, request_for: Callable[..., DecodeRequest]) -> Callable[..., Job]:
         def make(event: gr.EventData, *values: Any) -> Job:
-            asked = event._data if isinstance(event._data, dict) else {}
+            asked = as_object(event._data)
             settings = dict(zip(("block_length", "threshold", "revise_bound", "revise_rounds"), map(whole, values)))
             limits = self.app.limits
 
@@ -104,7 +103,6 @@ class Edit:
                 lane(engine, None).close()  # what does not fit is refused here, with nothing begun
             return Job((lane,))
 
-        make.wants_event = True
         return make
 
 
@@ -188,7 +186,7 @@ def _fits(tokens: int, limits: Limits) -> None:
 def _ranges(value: Any) -> list[tuple[int, int]]:
     """Ranges of characters as a browser sends them. Raises RequestError."""
     good = isinstance(value or [], list) and all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in pair) for pair in value or []
+        isinstance(pair, list) and len(pair) == 2 and all(type(n) is int for n in pair) for pair in value or []
     )
     if not good or len(value or []) > MAX_PINS:
         raise RequestError("the pins cannot be read; pin the words again.")
@@ -201,12 +199,12 @@ def _ranges(value: Any) -> list[tuple[int, int]]:
 def outcome(store: RunStore, run_id: str, engine: Any) -> dict[str, Any]:
     """What an ended run of the editor gives: its filled text, or its proposed changes; `{"kind": "over"}` where it gives nothing."""
     try:
-        finished = documents(store.get(run_id)) if run_id else []
-        if not finished or engine is None:
-            return {"kind": "over"}
-        trace = from_data(finished[0])
+        finished = traces_of(store.get(run_id)) if run_id else []
     except NemodiffError as error:
         return {"kind": "over", "problem": str(error)}
+    if not finished or engine is None:
+        return {"kind": "over"}
+    trace = finished[0]
     whole_run = trace.stop_reason in ("length", "eos")
     if trace.request["mode"] == "infill" and whole_run:
         return {"kind": "filled", "text": engine.text(trace.output.ids)}

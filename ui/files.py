@@ -12,7 +12,7 @@ from nemodiff_core.errors import NemodiffError, TraceError
 from nemodiff_core.trace import Trace
 from nemodiff_core.trace_reader import MAX_FILE_BYTES, from_data, parse_json, read_text
 
-from ui.messages import compact, documents
+from ui.messages import compact, documents, traces_of
 from ui.runs import RunRecord
 
 RACE_SCHEMA = "nemodiff.race/1"
@@ -21,14 +21,14 @@ __all__ = ["MAX_FILE_BYTES", "RACE_SCHEMA", "file_name", "pack", "read", "unpack
 
 def pack(record: RunRecord) -> bytes:
     """The finished lanes of a run as a .json.gz. Raises NemodiffError when there is none yet."""
-    finished = _finished(record)
+    finished = _some(documents(record))
     content: Any = finished[0] if record.lanes == 1 else {"schema": RACE_SCHEMA, "traces": finished}
     return gzip.compress(compact(content).encode(), mtime=0)
 
 
 def unpack(record: RunRecord) -> list[Trace]:
     """The finished lanes of a run as traces. Raises NemodiffError when there is none yet."""
-    return [from_data(document) for document in _finished(record)]
+    return _some(traces_of(record))
 
 
 def file_name(record: RunRecord) -> str:
@@ -56,8 +56,7 @@ def write(traces: Sequence[Trace], path: Path) -> None:
     path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
-def _finished(record: RunRecord) -> list[dict[str, Any]]:
-    finished = documents(record)
+def _some(finished: list[Any]) -> list[Any]:
     if not finished:
         raise NemodiffError("There is nothing to save yet: let the run finish, or stop it first.")
     return finished

@@ -25,7 +25,7 @@ from nemodiff_core.trace import Trace
 from ui import files, opening
 from ui.controls import GENERAL
 from ui.lessons import FOLDER as TEXTS
-from ui.lessons import describe, facts
+from ui.lessons import describe, places
 from ui.lessons.facts import exact, text_of
 from ui.lessons.library import FOLDER, Library, Run
 from ui.loader import warm_up
@@ -89,15 +89,15 @@ def _sum(example: Example, take: Take) -> Found | None:
     if example.kind != "sub" or not exact(ar := take(mode="ar")) or not 20 <= metrics.tokens(ar.trace) <= 32:
         return None
     hasty = take(**CARELESS, judge=True)
-    wrong = facts.wrong_commit(hasty.trace)
+    wrong = places.wrong_commit(hasty.trace)
     if wrong is None or exact(hasty):
         return None
     careful, drafted, revised = take(**CAREFUL), take(**DRAFTED), take(**CARELESS, revise_rounds=8, revise_bound=0.3)
-    refused, changed = facts.rejection(drafted.trace), facts.revision(revised.trace)
+    refused, changed = places.rejection(drafted.trace), places.revision(revised.trace)
     same = text_of(careful) == text_of(ar) == text_of(drafted) == text_of(revised)
-    if not (same and refused and changed and facts.early_end(careful.trace)):
+    if not (same and refused and changed and places.early_end(careful.trace)):
         return None
-    if not refused.position == changed.position == wrong.position or facts.neighbour(hasty.trace) is None:
+    if not refused.position == changed.position == wrong.position or places.neighbour(hasty.trace) is None:
         return None
     return {"sum-ar": [ar], "sum-careful": [careful], "sum-careless": [hasty], "sum-spec": [drafted], "sum-revised": [revised]}
 
@@ -109,7 +109,7 @@ def _twice(example: Example, take: Take) -> Found | None:
         return None
     hasty = take(**CARELESS, judge=True)
     items = text_of(hasty).split(", ")
-    if exact(hasty) or len(set(items)) == len(items) or facts.wrong_commit(hasty.trace) is None:
+    if exact(hasty) or len(set(items)) == len(items) or places.wrong_commit(hasty.trace) is None:
         return None
     careful = take(**CAREFUL)
     return {"list-careless": [hasty], "list-careful": [careful]} if exact(careful) else None
@@ -119,7 +119,7 @@ def _twice(example: Example, take: Take) -> Found | None:
 def _block(example: Example, take: Take) -> Found | None:
     """A block that needs no second thought."""
     run = take(**CAREFUL)
-    found = facts.block_in_one(run.trace)
+    found = places.block_in_one(run.trace)
     if found is None or not exact(run) or metrics.tokens(run.trace) < 28 or metrics.tpf(run.trace) < 5:
         return None
     return {"code": [run]}
@@ -167,7 +167,7 @@ def _budget(example: Example, take: Take) -> Found | None:
 def _mended(example: Example, take: Take) -> Found | None:
     """A story that haste spoils and revision mends."""
     hasty, revised = take(**CARELESS), take(**CARELESS, revise_rounds=8, revise_bound=0.3)
-    if exact(hasty) or not exact(revised) or facts.revision(revised.trace) is None:
+    if exact(hasty) or not exact(revised) or places.revision(revised.trace) is None:
         return None
     return {"story-careless": [hasty], "story-revised": [revised]}
 
@@ -176,7 +176,7 @@ def _mended(example: Example, take: Take) -> Found | None:
 def _reopened(example: Example, take: Take) -> Found | None:
     """A later forward takes back what an earlier one committed."""
     hasty, reopened = take(**CARELESS), take(**CARELESS, remask_bound=0.3)
-    if exact(hasty) or not exact(reopened) or facts.reopening(reopened.trace) is None:
+    if exact(hasty) or not exact(reopened) or places.reopening(reopened.trace) is None:
         return None
     return {"reopened": [reopened]}
 
@@ -202,7 +202,7 @@ def _draft(example: Example, take: Take) -> Found | None:
         return None
     other = "Oslo" if values[city] != "Oslo" else "Lima"
     run = take(mode="refine", draft=json.dumps({**values, city: other}), block_length=16)
-    return {"draft": [run]} if exact(run) and facts.revision(run.trace) else None
+    return {"draft": [run]} if exact(run) and places.revision(run.trace) else None
 
 
 @scene("qa")
@@ -253,7 +253,7 @@ def _take(engine: Any, example: Example, judge: bool, fields: dict[str, Any]) ->
 def _card(card: Card, library: Library) -> dict[str, Any]:
     """A card as the page opens it: words, and a place that counts lanes, steps and cells from one, as links do."""
     run = library.run(f"{card.trace}/{card.lane}")
-    at = facts.find(card.place, run)
+    at = places.find(card.place, run)
     words = describe(json.loads((TEXTS / "en" / "gallery.json").read_text("utf-8"))[card.name], run, library)
     return {
         "name": card.name, **words, "trace": card.trace, "lane": card.lane, "step": at.step + 1,

@@ -26,10 +26,9 @@ Lane = Callable[[Any, threading.Event], Running]  # (engine, stop) -> a run that
 
 @dataclass(frozen=True)
 class Job:
-    """Lanes to run in their order; `note` is said above the stage when they have ended."""
+    """Lanes to run in their order."""
 
     lanes: tuple[Lane, ...]
-    note: str = ""
     blind: Any = None  # the round of a blind race (ui/blind.py)
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nemodiff_core.metrics import summary
-from nemodiff_core.trace import Trace
+from nemodiff_core.trace import Trace, annotated
+from nemodiff_core.trace_reader import from_data
 
 from ui.lossless import identity, verdicts
 from ui.runs import RunRecord
@@ -119,12 +120,13 @@ def documents(record: RunRecord) -> list[dict[str, Any]]:
             lanes[message["lane"]]["annotations"] = message["tail"]["annotations"]
     finished = [lane for lane in sorted(lanes) if "output" in lanes[lane]]
     for lane in finished:
-        document, vocabulary = lanes[lane], vocabularies[lane]
-        named = {*document["prompt"]["ids"], *document["output"]["ids"]}
-        named.update(i for step in document["steps"] for i in _ids(step))
-        named |= annotated(document.get("annotations", ()))
-        document["vocabulary"] = {str(i): vocabulary[str(i)] for i in sorted(named)}
+        lanes[lane]["vocabulary"] = dict(sorted(vocabularies[lane].items(), key=lambda entry: int(entry[0])))
     return [lanes[lane] for lane in finished]
+
+
+def traces_of(record: RunRecord) -> list[Trace]:
+    """The traces of a record's finished lanes."""
+    return [from_data(document) for document in documents(record)]
 
 
 def resync(record: RunRecord) -> dict[str, Any]:
@@ -149,11 +151,6 @@ def resync(record: RunRecord) -> dict[str, Any]:
 def compact(value: Any) -> str:
     """JSON without spaces; NaN and infinities are refused, because browsers refuse them too."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def annotated(notes: Iterable[Mapping[str, Any]]) -> set[int]:
-    """The token ids that annotations mention."""
-    return {note[key] for note in notes for key in ("token", "alternative", "best") if isinstance(note.get(key), int)}
 
 
 def _ids(step: Mapping[str, Any]) -> Iterator[int]:

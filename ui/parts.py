@@ -23,6 +23,11 @@ def whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def as_object(sent: Any) -> dict[str, Any]:
+    """What a browser sent, which should be an object; anything else says nothing."""
+    return sent if isinstance(sent, dict) else {}
+
+
 def notice(sentence: str, calm: bool = False) -> str:
     """One sentence in the page's notice area."""
     return f'<p class="{"nd-note" if calm else "nd-error"}" role="{"status" if calm else "alert"}">{html.escape(sentence)}</p>'

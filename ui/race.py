@@ -13,15 +13,14 @@ import gradio as gr
 from nemodiff_core.errors import NemodiffError, RequestError
 from nemodiff_core.request import DecodeRequest
 from nemodiff_core.trace import Trace
-from nemodiff_core.trace_reader import from_data
 
 from ui import blind, files
 from ui.ballot import BallotForm
 from ui.jobs import Job, Lane, decode, elsewhere, recorded
-from ui.messages import documents, write_traces
+from ui.messages import traces_of, write_traces
 from ui.mode_form import DEFAULTS, ModeForm, named, request_fields
 from ui.naming import MODES, model_name, title
-from ui.parts import QUIET, notice
+from ui.parts import QUIET, as_object, notice
 from ui.refine import request
 
 LANES = ("ar", "diffusion", "linear_spec")
@@ -102,13 +101,11 @@ class Race:
         self.ballot.connect(shell)
 
         def following(event: gr.EventData) -> Job:
-            asked = event._data if isinstance(event._data, dict) else {}
-            done = self.store.get(asked.get("run")).blind
+            done = self.store.get(as_object(event._data).get("run")).blind
             if done is None:
                 raise RequestError("There is no list to go on with; run a blind race first.")
             return done.following().job()
 
-        following.wants_event = True
         shell.start([shell.player.raised("nextprompt")], following, [])
 
     def job(self, general: dict[str, Any], values: Sequence[Any], limits: Any) -> Job:
@@ -118,7 +115,7 @@ class Race:
         if not FEWEST <= len(plans) <= MOST:
             raise RequestError(f"A race has {FEWEST} to {MOST} lanes; add one.")
         opened = [plan[0] for plan in plans if plan[0]]
-        traces = {run: from_data(documents(self.store.get(run))[0]) for run in opened}
+        traces = {run: traces_of(self.store.get(run))[0] for run in opened}
         asked = blind.prompts(listed if is_blind else "", general["prompt"])
         made = [traces.get(plan[0]) or (plan[1], request({**general, "prompt": asked[0]}, named(plan[2:]))) for plan in plans]
         if not is_blind:

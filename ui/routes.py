@@ -22,7 +22,7 @@ from nemodiff_core.errors import NemodiffError
 from ui.chart_component import PLOTLY_ROUTE, plotly_bundle
 from ui.export import formats
 from ui.files import file_name, pack, unpack
-from ui.player_component import PLAYER_FOLDER, PLAYER_ROUTE
+from ui.mounted import PLAYER_FOLDER, PLAYER_ROUTE
 from ui.runs import RunStore
 from ui.votes import CSV_ROUTE, Votes
 

@@ -81,11 +81,10 @@ class Shell:
     # -- runs -----------------------------------------------------------------------------------------
 
     def start(self, triggers: Sequence[Any], make: Callable[..., Job], inputs: Sequence[Any]) -> list[Any]:
-        """Let `triggers` begin the job that `make(*values of inputs)` describes.
+        """Let `triggers` begin the job that `make(event, *values of inputs)` describes.
 
-        Where `make` has a true attribute `wants_event` it is given the event first. What it refuses, as a
-        NemodiffError, is said above the stage; nothing else changes then. Returns the events that come when a
-        run is over or was refused, for what a view does then.
+        What `make` refuses, as a NemodiffError, is said above the stage; nothing else changes then. Returns the
+        events that come when a run is over or was refused, for what a view does then.
         """
         app, ask = self.app, self.ask
         locked = [ask.run, ask.stop, self.save, self.load]
@@ -129,7 +128,7 @@ class Shell:
             flat += view.inputs
         count = len(General.FIELDS)
 
-        def job(name: str, prompt: str, *values: Any) -> Job:
+        def job(event: gr.EventData, name: str, prompt: str, *values: Any) -> Job:
             start, end = spans[name]
             return self.views[name].job(general_fields(prompt, values[:count]), values[count:][start:end], app.limits)
 
@@ -154,25 +153,13 @@ class Shell:
         self.load.upload(app.open, [self.load, self.last], [self.player, self.view, self.last, self.notice, ask.run], **QUIET)
 
 
-# Fetches the file of the run that the player shows; what the server refuses is said on the page.
+# Saves the run that the player shows; what the server refuses is said on the page.
 _SAVE = """
 async () => {
-  const notice = (text) => {
-    const p = document.createElement('p');
-    p.textContent = text;
-    return text ? p.outerHTML : '';
-  };
-  const player = (window.__nemodiff || { players: {} }).players['@ID@'];
-  if (!player || !player.run) return notice('There is nothing to save yet: run a prompt first.');
-  const base = new URL((window.gradio_config || {}).root || '/', window.location.href).pathname.replace(/[/]+$/, '');
-  const answer = await fetch(base + '/nemodiff/traces/' + encodeURIComponent(player.run));
-  if (!answer.ok) return notice(await answer.text());
-  const name = /filename="([^"]+)"/.exec(answer.headers.get('content-disposition') || '');
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(await answer.blob());
-  link.download = name ? name[1] : 'nemodiff-trace.json.gz';
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  return '';
+  const player = ((window.__nemodiff || {}).handles || {})['@ID@'];
+  const said = player ? await player.save() : 'There is nothing to save yet: run a prompt first.';
+  const p = document.createElement('p');
+  p.textContent = said;
+  return said ? p.outerHTML : '';
 }
 """

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
 
 from nemodiff_core.errors import NemodiffError, RequestError
 from nemodiff_core.trace import Trace
-from nemodiff_core.trace_reader import from_data
 
 from ui.jobs import Job, recorded
-from ui.messages import Writer, documents
-from ui.parts import notice
+from ui.messages import Writer, traces_of
+from ui.parts import as_object, notice
 from ui.runs import RunRecord, RunStore
 
 _CHANGES = {"mode": str, "threshold": float, "block_length": int}
@@ -21,17 +20,17 @@ _CHANGES = {"mode": str, "threshold": float, "block_length": int}
 
 def trace_of(record: RunRecord, lane: Any) -> Trace:
     """A finished lane of a run as a trace. Raises NemodiffError."""
-    finished = documents(record)
-    if not isinstance(lane, int) or isinstance(lane, bool) or not 0 <= lane < len(finished):
+    finished = traces_of(record)
+    if type(lane) is not int or not 0 <= lane < len(finished):
         raise NemodiffError("This lane has not ended yet; let the run finish, or stop it first.")
-    return from_data(finished[lane])
+    return finished[lane]
 
 
-def fork_job(store: RunStore) -> Any:
+def fork_job(store: RunStore) -> Callable[..., Job]:
     """The maker of a job that continues what the event names: the parent in the first lane, its child in the second."""
 
     def make(event: gr.EventData) -> Job:
-        asked = event._data if isinstance(event._data, dict) else {}
+        asked = as_object(event._data)
         parent = trace_of(store.get(asked.get("run")), asked.get("lane"))
 
         def child(engine: Any, stop: Any) -> Any:
@@ -41,7 +40,6 @@ def fork_job(store: RunStore) -> Any:
 
         return Job((recorded(parent), child))
 
-    make.wants_event = True
     return make
 
 
@@ -80,7 +78,7 @@ def explain(store: RunStore, engine: Any, asked: Any) -> Iterator[tuple[Any, Any
     """Look for wrong commits and regret in a run: (message for the player, notice). The run keeps what was found."""
     from nemodiff_core.analysis.regret import regret
 
-    asked = asked if isinstance(asked, dict) else {}
+    asked = as_object(asked)
     record = store.get(asked.get("run"))
     lane = asked.get("lane")
     trace = trace_of(record, lane)
@@ -101,6 +99,6 @@ def explain(store: RunStore, engine: Any, asked: Any) -> Iterator[tuple[Any, Any
 def _whole(value: Any, name: str) -> int | None:
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or not -1 <= value < 2**31:
+    if type(value) is not int or not -1 <= value < 2**31:
         raise RequestError(f"{name} is no whole number; choose it again.")
     return value

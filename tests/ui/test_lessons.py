@@ -12,7 +12,7 @@ import pytest
 from nemodiff_core.request import Limits
 from nemodiff_core.trace import Trace
 from ui import lessons, links
-from ui.lessons import Library, facts, markup
+from ui.lessons import Library, markup, places
 from ui.lessons.expressions import evaluate, holds, shown
 from ui.lessons.lesson import read
 from ui.lessons.problem import LessonError
@@ -149,7 +149,7 @@ def test_trees_hold_allowed_tags_only():
 
 def test_the_detected_error_is_where_the_lesson_says(library: Library):
     trace: Trace = library.run("sum-careless").trace
-    wrong, beside = facts.wrong_commit(trace), facts.neighbour(trace)
+    wrong, beside = places.wrong_commit(trace), places.neighbour(trace)
     assert beside.step == wrong.step and beside.position < wrong.position
     committed = {event.position for event in trace.steps[wrong.step].events if event.kind == "commit"}
     assert {wrong.position, beside.position} <= committed

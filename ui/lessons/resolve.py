@@ -7,11 +7,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ui.controls import GENERAL
-from ui.lessons import facts, markup
+from ui.lessons import markup, places
 from ui.lessons.expressions import evaluate, holds, shown
-from ui.lessons.facts import Place
 from ui.lessons.lesson import Lesson, Part
 from ui.lessons.library import Library, Run
+from ui.lessons.places import Place
 from ui.lessons.problem import LessonError
 from ui.mode_form import DEFAULTS, MODES, form_values
 
@@ -43,11 +43,11 @@ def _scene(part: Part, before: tuple[Run, Place, bool] | None, library: Library)
         run = library.run(words["show"])
     if run is None:
         return None
-    at = facts.find(words["step"], run) if "step" in words else Place(-1) if "show" in words else before[1]
+    at = places.find(words["step"], run) if "step" in words else Place(-1) if "show" in words else before[1]
     cell = at.position if "step" not in words else None
     if "cell" in words:
         wanted = words["cell"]
-        cell = len(run.trace.prompt.ids) + int(wanted) - 1 if wanted.isdecimal() else facts.find(wanted, run).position
+        cell = len(run.trace.prompt.ids) + int(wanted) - 1 if wanted.isdecimal() else places.find(wanted, run).position
         if cell is None:
             raise LessonError(f"“{wanted}” is a step without a cell.")
     if not -1 <= at.step < len(run.trace.steps):
@@ -95,7 +95,7 @@ def _question(part: Part, run: Run | None, library: Library) -> dict[str, Any]:
     what, _, phrase = words["pick"].partition(" ")
     if what not in ("cell", "step") or run is None:
         raise LessonError("what is picked is a cell or a step of the run that is shown.")
-    at = facts.find(phrase, run)
+    at = places.find(phrase, run)
     target = at.step if what == "step" else at.position
     if target is None:
         raise LessonError(f"“{phrase}” is a step without a cell.")

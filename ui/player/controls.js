@@ -1,6 +1,7 @@
 // Transport: buttons, scrubber, speed, timeline and the sentence about the step shown.
 
-import { el, icon, setAttr, setText } from './dom.js';
+import { el, setAttr, setText } from './dom.js';
+import { icon } from './svg.js';
 import { Timeline } from './timeline.js';
 
 const ICONS = {

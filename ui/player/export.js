@@ -1,7 +1,8 @@
 // The Export menu: files that the server makes of the run, and pictures of the map that are drawn here. A page
 // without a server (an exported one) offers the pictures alone.
 
-import { el, icon, setText } from './dom.js';
+import { el, setText } from './dom.js';
+import { icon } from './svg.js';
 
 const SERVED = [
   { id: 'json', title: 'Trace', kind: 'JSON', hint: 'opens here again' },
@@ -132,14 +133,21 @@ export class ExportMenu {
     const from = this.source();
     this.mark(true);
     this.trouble = null;
+    const text = await this.deliver(id, from);
+    if (text) this.trouble = { run: from.run, text };
+    this.mark(false);
+    this.changed();
+  }
+
+  /** Make one file and hand it over. Answers with what went wrong, or ''. */
+  async deliver(id, from = this.source()) {
     try {
       const { blob, name } = id.startsWith('map-') ? await this.draw(id, from) : await this.fetch(id, from);
       download(blob, name);
+      return '';
     } catch (error) {
-      this.trouble = { run: from.run, text: error instanceof Refusal ? error.message : `The export failed (${error.message}); try again, or another format.` };
+      return error instanceof Refusal ? error.message : `The export failed (${error.message}); try again, or another format.`;
     }
-    this.mark(false);
-    this.changed();
   }
 
   mark(busy) {
@@ -150,7 +158,7 @@ export class ExportMenu {
   }
 
   async fetch(id, { run, root }) {
-    if (!run) throw new Refusal('There is nothing to export yet: run a prompt first.');
+    if (!run) throw new Refusal('There is nothing to save yet: run a prompt first.');
     const query = new URLSearchParams({ format: id, theme: isDark(root) ? 'dark' : 'light' });
     let answer;
     try {

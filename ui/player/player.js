@@ -447,6 +447,7 @@ export function mount(root, options = {}) {
     select: (what) => player.select(what),
     open: (run, what) => player.open(run, what),
     solo: (lane) => player.solo(lane),
+    save: () => player.exports.deliver('json'), // answers with what went wrong, or ''
     play: () => (player.clock.playing ? undefined : player.toggle()),
     destroy: () => player.destroy(),
     get selection() {

@@ -1,5 +1,5 @@
-// What the player shows, readable from outside: `window.__nemodiff.players[id]`. The app's Save button and
-// the browser tests use it. Values are computed when read.
+// What the player shows, readable from outside: `window.__nemodiff.players[id]`. Lessons and the browser tests
+// use it. Values are computed when read.
 
 export function publish(player) {
   const { id } = player.options;

@@ -16,6 +16,7 @@ export class Prose {
   constructor(focus = null) {
     this.element = el('div', 'ndp-prose', { dir: 'auto', 'aria-hidden': 'true' });
     this.slots = []; // {node, token (undefined: no reference yet), code, other}
+    this.compared = null; // what `compare` marked last
     if (focus) this.listen(focus);
   }
 
@@ -39,6 +40,7 @@ export class Prose {
     if (lane === this.lane && lane.last === this.last && lane.ended === this.ended) return;
     if (lane !== this.lane) {
       this.slots = [];
+      this.compared = null;
       this.element.replaceChildren();
     }
     this.lane = lane;
@@ -79,11 +81,12 @@ export class Prose {
     }
   }
 
-  /** Mark the slots whose token is not that of `ids`, another text of the same prompt; null marks none. */
-  compare(ids) {
-    const key = ids && `${ids.length} ${this.slots.length} ${this.last}`;
+  /** Mark the slots whose token is not that of `other`, another run of the same prompt; null marks none. */
+  compare(other) {
+    const key = other && `${other.head.id} ${other.last} ${this.last}`;
     if (key === this.compared) return;
     this.compared = key;
+    const ids = other && other.output(other.last);
     this.slots.forEach((slot, index) => slot.node.classList.toggle('ndp-differs', ids !== null && slot.token !== undefined && slot.token !== ids[index]));
   }
 

@@ -60,7 +60,7 @@ class LaneCard {
     this.fill.style.transform = `scaleX(${lane.steps.length ? (step + 1) / lane.steps.length : 0})`;
     this.prose.update({ lane, cells, step }, pinned);
     const parent = lane.ended && lane.head.parent ? all.find((other) => other?.head.id === lane.head.parent.trace) : null;
-    this.prose.compare(parent ? parent.fold.output(parent.fold.newest.cells) : null);
+    this.prose.compare(parent ?? null);
     if (still) setText(this.heard, proseText(lane.text(lane.fold.output(cells))));
     this.figures.set('tokens', count(tokens));
     this.figures.set('forwards', count(step + 1));

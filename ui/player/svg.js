@@ -1,19 +1,17 @@
 // Building SVG. As in dom.js, text only ever enters through textContent.
 
+import { furnish } from './dom.js';
+
 const SVG = 'http://www.w3.org/2000/svg';
 
 /** An SVG element with a class, attributes and children; keys starting with `on` are event listeners. */
 export function svg(tag, className = '', attributes = {}, ...children) {
-  const node = document.createElementNS(SVG, tag);
-  if (className) node.setAttribute('class', className);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (key.startsWith('on')) node.addEventListener(key.slice(2), value);
-    else if (key === 'text') node.textContent = value;
-    else node.setAttribute(key, value === true ? '' : String(value));
-  }
-  node.append(...children);
-  return node;
+  return furnish(document.createElementNS(SVG, tag), className, attributes, children);
+}
+
+/** An icon drawn from one path on a 16 × 16 grid. */
+export function icon(path) {
+  return svg('svg', '', { viewBox: '0 0 16 16', 'aria-hidden': 'true', focusable: 'false' }, svg('path', '', { d: path }));
 }
 
 /** Path data of a rectangle, rounded to a hundredth of a pixel. */

@@ -98,6 +98,20 @@ def test_what_the_server_refuses_is_said_and_forgotten_with_the_next_run(stage: 
     expect(fault).to_be_hidden()
 
 
+def test_the_page_can_save_the_run_and_hears_why_not(stage: Any):
+    save = "() => window.player.save()"
+    assert stage.page.evaluate(save) == "There is nothing to save yet: run a prompt first."
+    stage.load([Maker(seed=2).diffusion()])
+    stage.page.route("**/nemodiff/traces/**", lambda route: route.fulfill(status=404, content_type="text/plain", body="Vote first."))
+    assert stage.page.evaluate(save) == "Vote first."
+    expect(stage.page.locator(".ndp-fault")).to_be_hidden()
+    stage.page.unroute("**/nemodiff/traces/**")
+    stage.page.route("**/nemodiff/traces/**", lambda route: route.fulfill(body=b"{}", headers={"content-disposition": 'attachment; filename="nemodiff-trace-1.json.gz"'}))
+    with stage.page.expect_download() as download:
+        assert stage.page.evaluate(save) == ""
+    assert download.value.suggested_filename == "nemodiff-trace-1.json.gz"
+
+
 def test_there_is_room_for_it_on_a_phone(open_stage: Any):
     stage = open_stage(width=390, height=800)
     stage.load([Maker(seed=2).linear_spec()])

@@ -116,6 +116,15 @@ def test_a_divergence_can_be_jumped_to(stage: Any):
     assert not stage.get("p.playing")
 
 
+def test_a_childs_tokens_that_differ_from_its_parents_are_marked_whenever_it_is_shown(stage: Any):
+    (parent, _, spec), _ = differing()
+    child = replace(spec, parent={"trace": parent.id, "step": 0, "label": "pinned"})
+    marked = "[...document.querySelectorAll('.ndp-lane')].map((lane) => [...lane.querySelectorAll('.ndp-slot')].flatMap((slot, i) => (slot.classList.contains('ndp-differs') ? [i] : [])))"
+    for lanes, expected in (([parent, child], [[], [16]]), ([parent, child], [[], [16]]), ([parent, spec], [[], []]), ([child, parent], [[16], []])):
+        stage.load(lanes)
+        assert stage.page.evaluate(marked) == expected
+
+
 def test_a_gap_that_was_not_recorded_is_said_to_be_so(stage: Any):
     traces, verdict = differing()
     sent = messages(traces)
