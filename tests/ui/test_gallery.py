@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -62,9 +61,7 @@ def test_the_recorded_files_are_small_and_no_stranger_is_among_them():
 
 def test_recorded_runs_are_fetched_when_they_are_asked_for():
     store = RunStore()
-    begun = time.perf_counter()
     opened = opening.load(store)
-    assert time.perf_counter() - begun < 5
     assert len(store._runs) == len(opened), "opening the page reads nothing else"
     record = store.get("recorded-sum-careless")
     assert record.owner is None and record.ended and resync(record)["messages"]
