@@ -11,9 +11,9 @@ from nemodiff_core.config import ModelConfig
 
 
 class KVCache:
-    """Causal keys and values of the tokens decided so far (facts §3.3).
+    """Causal keys and values of the tokens decided so far (facts §3.3): the first `length` positions.
 
-    Bidirectional passes read it and never write it; `TriModeModel.forward` enforces that.
+    Bidirectional passes read them and add none; `TriModeModel.forward` enforces that.
     Storage is [layers, batch, kv_heads, capacity, head_dim] for keys and for values. A model whose layers
     live on several devices passes one device per layer and gets a list of [batch, kv_heads, capacity, head_dim].
     """
@@ -34,6 +34,7 @@ class KVCache:
             return [torch.zeros(shape, device=place, dtype=dtype) for place in device]
 
         self.keys, self.values = storage(), storage()
+        self._layers = list(zip(self.keys, self.values))  # views: no pass has to take the storage apart
         self.batch = batch
         self.capacity = capacity
         self.length = 0
@@ -42,22 +43,30 @@ class KVCache:
         """Row `number` as a cache of one row, which shares this one's storage and has a length of its own."""
         row = copy.copy(self)
         row.keys, row.values = ([each[number : number + 1] for each in part] for part in (self.keys, self.values))
+        row._layers = list(zip(row.keys, row.values))
         row.batch = 1
         return row
 
-    def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Store one layer's keys and values ([batch, kv_heads, q, head_dim]) at length .. length+q.
+    def put(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One layer's prefix and behind it these keys and values ([batch, kv_heads, q, head_dim]).
 
-        The length moves only when every layer is written (`advance`), so that a forward that fails
-        half-way leaves the cache as it was.
+        As many as fit lie in the storage behind the prefix, which nobody reads until the length moves over it
+        (`advance`): a pass that keeps nothing has only borrowed it, and one that fails half-way leaves the cache
+        as it was.
         """
         end = self.length + keys.shape[2]
-        self.keys[layer][:, :, self.length : end] = keys
-        self.values[layer][:, :, self.length : end] = values
+        known_keys, known_values = self.read(layer, end)
+        room = known_keys.shape[2] - self.length
+        known_keys[:, :, self.length :] = keys[:, :, :room]
+        known_values[:, :, self.length :] = values[:, :, :room]
+        if end <= self.capacity:
+            return known_keys, known_values
+        return torch.cat((known_keys, keys[:, :, room:]), dim=2), torch.cat((known_values, values[:, :, room:]), dim=2)
 
     def read(self, layer: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of one layer's first `end` keys and values, [batch, kv_heads, end, head_dim] each."""
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+        keys, values = self._layers[layer]
+        return keys[:, :, :end], values[:, :, :end]
 
     def advance(self, count: int) -> None:
         """Make the `count` positions just written part of the prefix."""

@@ -8,6 +8,7 @@ an argument of the forward; no layer remembers it. Module names follow the check
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -74,9 +75,38 @@ class RMSNorm(nn.Module):
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """NeoX-style half rotation of [batch, heads, q, head_dim] by angles that broadcast to it."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    """NeoX-style half rotation of [batch, heads, q, head_dim] by angles that broadcast to it.
+
+    The first half of `sin` carries the rotation's minus sign, so that the two halves only change places.
+    """
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+class Joined:
+    """Linear maps of one input, their outputs side by side; one product, once `join` has put their weights together.
+
+    No module: the weights belong to the maps, under the checkpoint's names, and become views of what is joined.
+    """
+
+    def __init__(self, *maps: nn.Linear) -> None:
+        self.maps = maps
+        self.weight: torch.Tensor | None = None  # [outputs of all, inputs]
+
+    def join(self) -> None:
+        """Put the weights together as they are now; what changes them in place changes both."""
+        weights = [linear.weight.detach() for linear in self.maps]
+        joined = torch.cat(weights)
+        if joined.device.type == "cpu":
+            # Inputs outermost: several times faster for a single row, where rows a power of two apart share cache lines.
+            joined = joined.t().contiguous().t()
+        for linear, own in zip(self.maps, joined.split([len(weight) for weight in weights])):
+            linear.weight = nn.Parameter(own, requires_grad=linear.weight.requires_grad)
+        self.weight = joined
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.weight is not None and not torch.is_grad_enabled():
+            return F.linear(x, self.weight)
+        return torch.cat([linear(x) for linear in self.maps], dim=-1)
 
 
 class Attention(nn.Module):
@@ -87,11 +117,13 @@ class Attention(nn.Module):
         self.layer = layer
         self.head_dim = config.head_dim
         queries, pairs = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-        self.groups = config.num_attention_heads // config.num_key_value_heads
+        self.heads, self.pairs = config.num_attention_heads, config.num_key_value_heads
+        self.groups = self.heads // self.pairs
         self.q_proj = nn.Linear(config.hidden_size, queries, bias=False)
         self.k_proj = nn.Linear(config.hidden_size, pairs, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, pairs, bias=False)
         self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
+        self.qkv = Joined(self.q_proj, self.k_proj, self.v_proj)
 
     def forward(
         self,
@@ -99,37 +131,32 @@ class Attention(nn.Module):
         cos: torch.Tensor,  # [q, head_dim]
         sin: torch.Tensor,
         query_scale: torch.Tensor | None,  # [q, 1]; None where it is exactly 1 everywhere
-        mask: torch.Tensor | None,  # [q, kv] bool, True = visible; None = everything is visible
+        mask: torch.Tensor | None,  # [groups * q, kv] where heads share a product, else [q, kv]; None = everything is visible
         causal: bool,  # a plain square causal pass, for which no mask has to be built
         cache: KVCache | None,
-        write: int,  # how many of the first inputs the cache keeps
         update: LowRank | None,  # the draft adapter's part of this layer; None = the base weights alone
         packed: Packed | None,  # the rows that stand in this input one after another, each with a cache of its own
     ) -> torch.Tensor:
         batch, count, _ = x.shape
-        shape = (batch, count, -1, self.head_dim)
-        q = rotate(self.q_proj(x).view(shape).transpose(1, 2), cos, sin)
-        k = rotate(self.k_proj(x).view(shape).transpose(1, 2), cos, sin)
-        v = self.v_proj(x).view(shape).transpose(1, 2)
+        qkv = self.qkv(x).view(batch, count, -1, self.head_dim).transpose(1, 2)
+        qk, v = qkv.split((self.heads + self.pairs, self.pairs), dim=1)
+        q, k = rotate(qk, cos, sin).split((self.heads, self.pairs), dim=1)
         if query_scale is not None:
             q = q * query_scale
         if packed is not None:
             q, k, v = packed.spread(self.layer, q, k, v)
         elif cache is not None:
-            if write:
-                cache.write(self.layer, k[:, :, :write], v[:, :, :write])
-            known_k, known_v = cache.read(self.layer, cache.length + write)
-            if write == count:
-                k, v = known_k, known_v
-            else:
-                k, v = torch.cat((known_k, k[:, :, write:]), dim=2), torch.cat((known_v, v[:, :, write:]), dim=2)
-        if self.groups > 1 and x.device.type == "cpu":
+            k, v = cache.put(self.layer, k, v)
+        shape, shares = q.shape, self.groups > 1
+        if shares and x.device.type == "cpu":
             # The CPU kernel is fast only with equal head counts; on a GPU the fused kernels share heads.
-            k, v = k.repeat_interleave(self.groups, dim=1), v.repeat_interleave(self.groups, dim=1)
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, scale=self.head_dim**-0.5, enable_gqa=k.shape[1] != q.shape[1]
-        )
-        out = out.transpose(1, 2).flatten(2)
+            shares = False
+            if causal:
+                k, v = k.repeat_interleave(self.groups, dim=1), v.repeat_interleave(self.groups, dim=1)
+            else:  # the heads that share keys are more rows of one head
+                q = q.reshape(shape[0], self.pairs, -1, self.head_dim)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=self.head_dim**-0.5, enable_gqa=shares)
+        out = out.reshape(shape).transpose(1, 2).flatten(2)
         if packed is not None:
             out = packed.collect(out)
         return self.o_proj(out) if update is None else self.o_proj(out) + update(out)
@@ -143,9 +170,11 @@ class MLP(nn.Module):
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_up = Joined(self.gate_proj, self.up_proj)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class DecoderLayer(nn.Module):
@@ -181,6 +210,9 @@ class TriModeModel(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.diffusion_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        # quantized.py may hold the weights in other shapes: they are counted before, and it says here in what format.
+        self._count = sum(p.numel() for p in self.parameters())
+        self.quantized: str | None = None
         # cos and sin for the positions seen so far, [positions, head_dim] each; grown by `_angles`.
         self._rope: tuple[torch.Tensor, torch.Tensor] | None = None
         # Where each layer computes, when placement.py spread the model; None = everything on one device.
@@ -197,11 +229,34 @@ class TriModeModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.encoder.embed_tokens.weight.dtype
+        return self.encoder.norm.weight.dtype
+
+    @property
+    def format(self) -> str:
+        """How the weights are held: int8, int4, or the name of the dtype."""
+        return self.quantized or str(self.dtype).removeprefix("torch.")
+
+    def join(self) -> None:
+        """Make one product of what reads one input, for inference; see `Joined`. Weights move, their values stay."""
+        for part in self.joined():
+            part.join()
+
+    def joined(self) -> Iterator[Joined]:
+        """The products that `join` makes."""
+        for layer in self.encoder.layers:
+            yield layer.self_attn.qkv
+            yield layer.mlp.gate_up
+
+    def _apply(self, *arguments, **named) -> TriModeModel:
+        super()._apply(*arguments, **named)  # to another device or dtype
+        for part in self.joined():
+            if part.weight is not None:
+                part.join()
+        return self
 
     def parameter_count(self) -> int:
         """Number of weights."""
-        return sum(p.numel() for p in self.parameters())
+        return self._count
 
     def new_cache(self, capacity: int, batch: int = 1) -> KVCache:
         """An empty cache for `capacity` positions where this model's layers are, in its dtype."""
@@ -243,11 +298,7 @@ class TriModeModel(nn.Module):
                 mask = torch.ones(count, prefix + count, dtype=torch.bool, device=tokens.device).tril(prefix)
         elif pattern not in ("causal", "bidirectional"):
             raise ValueError(f"unknown attention pattern {pattern!r}")
-        positions = torch.arange(prefix, prefix + count, device=tokens.device)
-        kept = count if write else 0
-        x = self.hidden(
-            tokens, positions, prefix + count, mask=mask, causal=square, cache=cache, write=kept, draft=draft
-        )
+        x = self.hidden(tokens, slice(prefix, prefix + count), prefix + count, mask=mask, causal=square, cache=cache, draft=draft)
         if write:
             cache.advance(count)
         if isinstance(rows, torch.Tensor):
@@ -257,33 +308,37 @@ class TriModeModel(nn.Module):
     def hidden(
         self,
         tokens: torch.Tensor,
-        positions: torch.Tensor,
+        positions: torch.Tensor | slice,
         limit: int,
         *,
         mask: torch.Tensor | None,
         causal: bool = False,
         cache: KVCache | None = None,
-        write: int = 0,
         draft: bool = False,
         packed: Packed | None = None,
     ) -> torch.Tensor:
         """Normalised last hidden states [batch, q, hidden] of tokens at `positions` [q] or [batch, q], below `limit`.
 
         The level at which training works: it passes the noisy ‖ clean mask (facts §5), [batch, 1, q, kv], and
-        positions of its own for every row. The cache receives the keys and values of the first `write` tokens,
-        which must see nothing but the prefix and one another, causally; advancing it is the caller's. With `packed`,
+        positions of its own for every row. Keys and values are put behind the cache's prefix; the caller advances it
+        over those that are to stay, which must have seen nothing but the prefix and one another, causally. With `packed`,
         tokens [1, total] are several rows one after another, and `mask` is theirs ([rows, 1, width, kv]).
         """
         x = self.encoder.embed_tokens(tokens)
         cos, sin = self._angles(limit, x.dtype, x.device)
         cos, sin = cos[positions], sin[positions]
-        scale = self._query_scale(positions, limit, x.dtype)
-        if positions.dim() == 2:  # one head axis for [batch, heads, q, head_dim]
+        scale = self._query_scale(positions, limit, x.dtype, x.device)
+        if isinstance(positions, torch.Tensor) and positions.dim() == 2:  # one head axis for [batch, heads, q, head_dim]
             cos, sin, scale = cos[:, None], sin[:, None], None if scale is None else scale[:, None]
+        if mask is not None and x.device.type == "cpu":
+            # As the CPU kernel wants it, once and not in every layer: added to the scores, a row for every head that shares keys.
+            mask = torch.zeros_like(mask, dtype=x.dtype).masked_fill_(~mask, -torch.inf)
+            groups = self.config.num_attention_heads // self.config.num_key_value_heads
+            mask = mask.repeat(*[1] * (mask.dim() - 2), groups, 1)
         adapter = self.draft_adapter if draft else None
         for n, layer in enumerate(self.encoder.layers):
             update = None if adapter is None else adapter.layers[n]
-            x = layer(x, cos, sin, scale, mask, causal, cache, write, update, packed)
+            x = layer(x, cos, sin, scale, mask, causal, cache, update, packed)
         return self.encoder.norm(x)
 
     def head(self, x: torch.Tensor) -> torch.Tensor:
@@ -303,14 +358,20 @@ class TriModeModel(nn.Module):
                 angles = torch.outer(torch.arange(size, device=device).float(), frequencies)
                 angles = torch.cat((angles, angles), dim=-1)
                 factor = self.config.rope.attention_factor
-                self._rope = ready = ((angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype))
+                sin = angles.sin() * factor
+                sin[:, : sin.shape[1] // 2].neg_()  # see `rotate`
+                self._rope = ready = ((angles.cos() * factor).to(dtype), sin.to(dtype))
         return ready
 
-    def _query_scale(self, positions: torch.Tensor, limit: int, dtype: torch.dtype) -> torch.Tensor | None:
+    def _query_scale(
+        self, positions: torch.Tensor | slice, limit: int, dtype: torch.dtype, device: torch.device
+    ) -> torch.Tensor | None:
         # Llama-4 scaling (facts §3.6): exactly 1 inside the original window, so most passes skip it.
         rope = self.config.rope
         window = rope.original_max_position_embeddings
         if limit <= window or rope.llama_4_scaling_beta == 0:
             return None
+        if isinstance(positions, slice):
+            positions = torch.arange(positions.start, positions.stop, device=device)
         steps = torch.floor(positions.float() / window)
         return (1 + rope.llama_4_scaling_beta * torch.log1p(steps)).to(dtype)[..., None]

@@ -54,7 +54,7 @@ class Forward:
         prefix = cache.length
         mask = torch.cat((plan.visible.new_ones(len(plan.offsets), prefix), plan.visible), dim=1)
         x = model.hidden(
-            self.tokens, plan.offsets + prefix, prefix + plan.reach, mask=mask, cache=cache, write=self.kept, draft=self.draft
+            self.tokens, plan.offsets + prefix, prefix + plan.reach, mask=mask, cache=cache, draft=self.draft
         )
         cache.advance(self.kept)
         x = self.chosen(x[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 
 import pytest
@@ -212,15 +213,49 @@ def test_any_cut_crop_and_rewrite_gives_the_same_logits(name, pieces, block, cro
 
 
 @torch.inference_mode()
-def test_reading_passes_leave_the_cache_untouched():
+@pytest.mark.parametrize("spare", [0, 16, 40])  # whether the pass may borrow the room behind the prefix
+def test_reading_passes_leave_the_cached_prefix_untouched(spare):
     ours, _ = pair("one key-value head for 4")
     tokens = random_tokens(50, seed=5)
-    _, cached = written(ours, tokens[:, :34], [34])
-    keys, values = cached.keys.clone(), cached.values.clone()
+    _, cached = written(ours, tokens[:, :34], [34], spare=spare)
+    before = [part.clone() for layer in range(3) for part in cached.read(layer, 34)]
+    answers = []
     for pattern in ("bidirectional", "causal"):
-        ours(tokens[:, 34:], pattern=pattern, cache=cached)
+        answers.append(ours(tokens[:, 34:], pattern=pattern, cache=cached))
         assert cached.length == 34
-        assert torch.equal(cached.keys, keys) and torch.equal(cached.values, values)
+        assert all(map(torch.equal, before, [part for layer in range(3) for part in cached.read(layer, 34)]))
+    torch.testing.assert_close(answers[1], ours(tokens, pattern="causal")[:, 34:], **CLOSE)
+
+
+@every_geometry
+def test_joined_weights_give_the_same_logits_under_the_same_names(name):
+    ours, _ = pair(name)
+    tokens = random_tokens(24, seed=8)
+    joined = copy.deepcopy(ours)
+    joined.join()
+    assert list(joined.state_dict()) == list(ours.state_dict())
+    assert all(torch.equal(joined.state_dict()[key], weight) for key, weight in ours.state_dict().items())
+    with torch.no_grad():
+        for model in (joined, copy.deepcopy(joined)):
+            for pattern in ("causal", "bidirectional"):
+                torch.testing.assert_close(model(tokens, pattern=pattern), ours(tokens, pattern=pattern), rtol=1e-5, atol=1e-5)
+        wide = copy.deepcopy(joined).double()
+        torch.testing.assert_close(wide(tokens, pattern="causal").float(), ours(tokens, pattern="causal"), **CLOSE)
+
+
+def test_joined_weights_follow_what_training_changes_in_place():
+    plain = TriModeModel(GEOMETRIES["plain rope"])
+    joined = copy.deepcopy(plain)
+    joined.join()
+    tokens = random_tokens(12)
+    for model in (plain, joined):
+        model(tokens, pattern="causal").logsumexp(-1).mean().backward()
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight -= 10 * weight.grad
+    with torch.no_grad():
+        torch.testing.assert_close(joined(tokens, pattern="causal"), plain(tokens, pattern="causal"), **CLOSE)
+        assert not torch.equal(joined(tokens, pattern="causal"), pair("plain rope")[0](tokens, pattern="causal"))
 
 
 @torch.inference_mode()
@@ -296,6 +331,6 @@ def test_one_device_per_layer_gives_a_cache_of_separate_tensors():
     joint = KVCache(config, 2, 10)
     for cached in (spread, joint):
         for layer in range(config.num_hidden_layers):
-            cached.write(layer, torch.full((2, 2, 3, 16), layer + 1.0), torch.full((2, 2, 3, 16), -1.0))
+            cached.put(layer, torch.full((2, 2, 3, 16), layer + 1.0), torch.full((2, 2, 3, 16), -1.0))
     assert torch.equal(torch.stack(spread.keys), joint.keys) and torch.equal(torch.stack(spread.values), joint.values)
     assert all(torch.equal(a, b) for a, b in zip(spread.read(1, 5), joint.read(1, 5), strict=True))
