@@ -10,6 +10,8 @@ the argument `mode` or the environment variable NEMODIFF_KERNELS:
     triton               every kernel
     commit_stats,...     these kernels, references for the rest
     interpret            every kernel in Triton's interpreter, on any device: slow, for tests
+
+References may ask the host for the length of a cache. With `waits=False` none does (unwaiting.py), for CUDA graphs.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 
-from kernels import reference
+from kernels import reference, unwaiting
 
 NAMES = ("commit_stats", "head_stats", "block_attention", "verify_commit", "rope_qscale_kvstore", "add_rmsnorm")
 
@@ -48,8 +51,8 @@ class Ops:
     interpreted: bool = False
 
 
-def use(device: torch.device | str, mode: str | None = None) -> Ops:
-    """The operations for `device`. Raises ValueError for an unknown wish, RuntimeError for one that cannot be met."""
+def use(device: torch.device | str, mode: str | None = None, *, waits: bool = True) -> Ops:
+    """The operations for `device`; without `waits` none but `verify_commit` asks the host for anything. Raises ValueError for an unknown wish, RuntimeError for one that cannot be met."""
     device = torch.device(device)
     wish = mode or os.environ.get(WISH) or "auto"
     chosen = _chosen(wish)
@@ -59,7 +62,8 @@ def use(device: torch.device | str, mode: str | None = None) -> Ops:
         if wish != "auto":
             raise RuntimeError(f"{WISH}={wish} cannot be met: {obstacle}; leave it unset to run the references.")
         chosen = frozenset()
-    return Ops(**{name: _load(name, name in chosen) for name in NAMES}, kernels=chosen, interpreted=wish == "interpret")
+    plain = reference if waits else unwaiting
+    return Ops(**{name: _load(name, name in chosen, plain) for name in NAMES}, kernels=chosen, interpreted=wish == "interpret")
 
 
 def _chosen(wish: str) -> frozenset[str]:
@@ -118,6 +122,6 @@ def _is_interpreted() -> bool:
     return not isinstance(tl.sum, sys.modules["triton"].JITFunction)
 
 
-def _load(name: str, kernel: bool) -> Callable:
+def _load(name: str, kernel: bool, plain: ModuleType) -> Callable:
     # Imported only when wanted: a CPU never waits for Triton, and need not have it.
-    return getattr(importlib.import_module(f"kernels.{name}") if kernel else reference, name)
+    return getattr(importlib.import_module(f"kernels.{name}") if kernel else plain, name, None) or getattr(reference, name)

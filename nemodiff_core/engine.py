@@ -24,6 +24,7 @@ from nemodiff_core.decode import GIVEN, MODES
 from nemodiff_core.decode.batch import together
 from nemodiff_core.decode.calls import Decoding
 from nemodiff_core.decode.canvas import Clock
+from nemodiff_core.decode.graphs import Graphs
 from nemodiff_core.decode.infill import Gap
 from nemodiff_core.errors import NemodiffError, RequestError
 from nemodiff_core.request import DecodeRequest, Limits
@@ -81,6 +82,7 @@ class Engine:
         self.checkpoint = checkpoint
         self.limits = limits or Limits()
         self.end_think_id = checkpoint.tokenizer.end_think_id
+        self.graphs = Graphs(checkpoint.model) if Graphs.serve(checkpoint.model) else None
         self._device = _Turns()
 
     def run(self, request: DecodeRequest, stop: threading.Event | None = None) -> Run:
@@ -204,7 +206,7 @@ class Engine:
             "id": checkpoint.id,
             "revision": checkpoint.revision,
             "parameters": checkpoint.model.parameter_count(),
-            "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
+            "dtype": checkpoint.model.format,
             "device": str(checkpoint.model.device),
             "adapter": checkpoint.has_adapter,
         }
@@ -338,7 +340,7 @@ class BatchRun:
         try:
             began_ns = time.perf_counter_ns()
             decoders = [row.decoder(lambda: time.perf_counter_ns() - began_ns) for row in self.rows]
-            steps = together(self.engine.checkpoint.model, decoders, live)
+            steps = together(self.engine.checkpoint.model, decoders, live, self.engine.graphs)
             while not over():
                 row, step = next(steps)
                 if step is None:

@@ -213,7 +213,7 @@ class TriModeModel(nn.Module):
         # quantized.py may hold the weights in other shapes: they are counted before, and it says here in what format.
         self._count = sum(p.numel() for p in self.parameters())
         self.quantized: str | None = None
-        # cos and sin for the positions seen so far, [positions, head_dim] each; grown by `_angles`.
+        # cos and sin for the positions seen so far, [positions, head_dim] each; grown by `angles`.
         self._rope: tuple[torch.Tensor, torch.Tensor] | None = None
         # Where each layer computes, when placement.py spread the model; None = everything on one device.
         self.layer_devices: tuple[torch.device, ...] | None = None
@@ -325,7 +325,7 @@ class TriModeModel(nn.Module):
         tokens [1, total] are several rows one after another, and `mask` is theirs ([rows, 1, width, kv]).
         """
         x = self.encoder.embed_tokens(tokens)
-        cos, sin = self._angles(limit, x.dtype, x.device)
+        cos, sin = self.angles(limit, x.dtype, x.device)
         cos, sin = cos[positions], sin[positions]
         scale = self._query_scale(positions, limit, x.dtype, x.device)
         if isinstance(positions, torch.Tensor) and positions.dim() == 2:  # one head axis for [batch, heads, q, head_dim]
@@ -345,7 +345,11 @@ class TriModeModel(nn.Module):
         """Logits [..., vocab] of hidden states [..., hidden]."""
         return self.diffusion_head(x)
 
-    def _angles(self, limit: int, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    def angles(
+        self, limit: int, dtype: torch.dtype | None = None, device: torch.device | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos and sin [positions, head_dim] of at least `limit` positions, sin as `rotate` wants it."""
+        dtype, device = dtype or self.dtype, device or self.device
         # Angles are computed in float32 and cached; growing by doubling keeps decoding free of recomputation.
         ready = self._rope
         if ready is None or ready[0].shape[0] < limit or ready[0].dtype != dtype or ready[0].device != device:

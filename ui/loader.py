@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,8 +70,7 @@ class Loader:
                 source, dtype=choice.dtype, device=choice.device, revision=choice.revision, progress=self._tell
             )
             engine = Engine(checkpoint, self.limits)
-            self.progress = "Warming up…"
-            warm_up(engine)
+            warm_up(engine, self._tell)
             self.engine = engine
         except NemodiffError as error:
             self.problem = str(error)
@@ -120,9 +120,14 @@ class Models:
         return loader.engine
 
 
-def warm_up(engine: Any) -> None:
-    """A few tokens in every mode: first forwards are slow, and the first lane of a race must not pay for them."""
-    for mode in ("ar", "diffusion", "linear_spec"):
+def warm_up(engine: Any, tell: Callable[[str, float], None] = lambda what, share: None) -> None:
+    """A few tokens in every mode: first forwards are slow, and the first lane of a race must not pay for them.
+
+    On a GPU they capture the graphs of a step, which takes seconds; `tell(what, share)` hears how far it is.
+    """
+    modes = ("ar", "diffusion", "linear_spec")
+    for done, mode in enumerate(modes):
+        tell("warming up", done / len(modes))
         run = engine.run(parse_request({"prompt": "Hello", "mode": mode, "max_new_tokens": 4}))
         for _ in run:
             pass

@@ -8,7 +8,7 @@ import torch
 
 from nemodiff_core.decode.calls import LAST, Decoding, Forward, NewCache, prefill, read
 from nemodiff_core.decode.canvas import Clock, Recorder
-from nemodiff_core.decode.sampling import Sampler
+from nemodiff_core.decode.sampling import Choice, Sampler
 from nemodiff_core.decode.thinking import ThinkingBudget
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.request import DecodeRequest
@@ -31,13 +31,14 @@ def decode(
     thinking = ThinkingBudget(request, end_think_id, len(prompt))
     cache = yield NewCache(len(prompt) + request.max_new_tokens)
     token = torch.empty((1, 1), dtype=torch.long, device=model.device)
-    logits = yield prefill(model, prompt, cache)
+    choice = Choice(sampler)
+    packed = yield prefill(model, prompt, cache, choice)
     phase, start, position = "prefill", 0, len(prompt)
     for emitted in range(1, request.max_new_tokens + 1):
-        (look,) = yield from read(sampler.choose(logits))
+        (look,) = yield from read(packed)
         chosen = thinking.event("commit", position, look)
         yield record.step(phase, start, position, 0, [chosen], [(position, look)])
         if emitted == request.max_new_tokens or (chosen.token == eos_id and request.stop_at_eos):
             return
-        logits = yield Forward(token.fill_(chosen.token), "causal", cache, write=True, rows=LAST)
+        packed = yield Forward(token.fill_(chosen.token), "causal", cache, write=True, rows=LAST, choice=choice)
         phase, start, position = "ar", position, position + 1

@@ -8,6 +8,7 @@ import torch
 
 from nemodiff_core.cache import KVCache
 from nemodiff_core.decode.calls import Call, Decoding, Forward, NewCache, Read
+from nemodiff_core.decode.graphs import Graphs
 from nemodiff_core.decode.sampling import fetch
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.packed import Packed, Part
@@ -16,17 +17,17 @@ from nemodiff_core.trace import Step
 
 @torch.inference_mode()
 def together(
-    model: TriModeModel, decoders: Sequence[Decoding[None]], live: set[int] | None = None
+    model: TriModeModel, decoders: Sequence[Decoding[None]], live: set[int] | None = None, graphs: Graphs | None = None
 ) -> Iterator[tuple[int, Step | None]]:
     """Drive the decoders, a row each, and yield (row, Step) as they come; (row, None) says that a row has ended.
 
     Every round answers what all rows wait for: their forwards run as one (those with and those without the draft
     adapter apart), whatever their modes and widths, and one transfer reads what all of them chose. A row alone
-    runs the model directly. Rows that ended cost nothing; the caller may take rows out of `live` to give them
+    runs the model directly, or `graphs` where there are any. Rows that ended cost nothing; the caller may take rows out of `live` to give them
     up. Each row's Steps are those it would yield alone, up to the rounding of sums. An error ends all rows.
     """
     live = set(range(len(decoders))) if live is None else live
-    batch = _Batch(model, len(decoders))
+    batch = _Batch(model, len(decoders), graphs)
     waiting: dict[int, Call] = {}
     answers: dict[int, object] = dict.fromkeys(live)
     try:
@@ -53,16 +54,17 @@ def together(
             decoder.close()
 
 
-def alone(model: TriModeModel, decoder: Decoding[None]) -> Iterator[Step]:
+def alone(model: TriModeModel, decoder: Decoding[None], graphs: Graphs | None = None) -> Iterator[Step]:
     """The Steps of one decoder."""
-    return (step for _, step in together(model, [decoder]) if step is not None)
+    return (step for _, step in together(model, [decoder], graphs=graphs) if step is not None)
 
 
 class _Batch:
     """Answers the calls of rows that share a cache."""
 
-    def __init__(self, model: TriModeModel, rows: int) -> None:
+    def __init__(self, model: TriModeModel, rows: int, graphs: Graphs | None) -> None:
         self.model, self.rows = model, rows
+        self.graphs = graphs if rows == 1 else None
         self.cache: KVCache | None = None  # made once, for the row that needs most
 
     def answer(self, waiting: Mapping[int, Call]) -> dict[int, object]:
@@ -81,13 +83,17 @@ class _Batch:
 
     def _new_caches(self, calls: Mapping[int, NewCache]) -> dict[int, object]:
         capacity = max(call.capacity for call in calls.values())
+        if self.graphs is not None:
+            self.cache = self.graphs.new_cache(capacity)
+            return {row: self.cache for row in calls}
         self.cache = self.model.new_cache(capacity, self.rows)
         return {row: self.cache.row(row) if self.rows > 1 else self.cache for row in calls}
 
     def _forwards(self, calls: Mapping[int, Forward]) -> dict[int, object]:
         if len(calls) == 1:
             ((row, call),) = calls.items()
-            return {row: call.run(self.model)}
+            answer = None if self.graphs is None else self.graphs.answer(call)
+            return {row: call.run(self.model) if answer is None else answer}
         drafts = {row for row, call in calls.items() if call.draft and self.model.draft_adapter is not None}
         if not drafts or len(drafts) == len(calls):
             return dict(zip(calls, self._forward(calls, bool(drafts))))
@@ -108,4 +114,4 @@ class _Batch:
         states = [call.chosen(own) for call, own in zip(calls.values(), x.split([part.width for part in parts]))]
         headed = [state for call, state in zip(calls.values(), states) if call.head]
         logits = iter(model.head(torch.cat(headed)).split([len(state) for state in headed]) if headed else ())
-        return [next(logits) if call.head else state for call, state in zip(calls.values(), states)]
+        return [call.answered(next(logits)) if call.head else state for call, state in zip(calls.values(), states)]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 
 from nemodiff_core.cache import KVCache
-from nemodiff_core.decode.sampling import Judgement, Look, judgements_of, looks_of
+from nemodiff_core.decode.sampling import Choice, Judgement, Look, judgements_of, looks_of
 from nemodiff_core.model import Layout, Pattern, TriModeModel
 from nemodiff_core.trace import Step
 
@@ -29,7 +29,8 @@ class NewCache:
 class Forward:
     """One forward; the fields mean what `TriModeModel.forward` says. Answered with logits [rows, vocab].
 
-    Where `head` is False, the answer are hidden states [rows, hidden] (layouts only).
+    Where `head` is False, the answer are hidden states [rows, hidden] (layouts only). Where there is a `choice`, the
+    answer is what it makes of the logits.
     """
 
     tokens: torch.Tensor  # [1, q] int64
@@ -39,6 +40,7 @@ class Forward:
     rows: slice | torch.Tensor | None = None
     draft: bool = False
     head: bool = True
+    choice: Choice | None = None
 
     @property
     def kept(self) -> int:
@@ -50,7 +52,8 @@ class Forward:
         """The answer, for this row alone."""
         cache, plan = self.cache, self.pattern
         if isinstance(plan, str):
-            return model(self.tokens, pattern=plan, cache=cache, write=self.write, rows=self.rows, draft=self.draft)[0]
+            logits = model(self.tokens, pattern=plan, cache=cache, write=self.write, rows=self.rows, draft=self.draft)[0]
+            return self.answered(logits)
         prefix = cache.length
         mask = torch.cat((plan.visible.new_ones(len(plan.offsets), prefix), plan.visible), dim=1)
         x = model.hidden(
@@ -58,7 +61,11 @@ class Forward:
         )
         cache.advance(self.kept)
         x = self.chosen(x[0])
-        return model.head(x) if self.head else x
+        return self.answered(model.head(x)) if self.head else x
+
+    def answered(self, logits: torch.Tensor) -> torch.Tensor:
+        """The logits [rows, vocab], or what the choice makes of them."""
+        return logits if self.choice is None else self.choice(logits)
 
     def chosen(self, x: torch.Tensor) -> torch.Tensor:
         """The `rows` of x [q, hidden]."""
@@ -79,9 +86,9 @@ T = TypeVar("T")
 Decoding = Generator[Step | Call, Any, T]  # a decoder, or a part of one that returns T
 
 
-def prefill(model: TriModeModel, prompt: Sequence[int], cache: KVCache) -> Forward:
-    """Write the prompt into the cache; logits [1, vocab] of what comes behind it."""
-    return causal(model, prompt, cache, write=True, rows=LAST)
+def prefill(model: TriModeModel, prompt: Sequence[int], cache: KVCache, choice: Choice | None = None) -> Forward:
+    """Write the prompt into the cache; logits [1, vocab] of what comes behind it, or the choice from them."""
+    return causal(model, prompt, cache, write=True, rows=LAST, choice=choice)
 
 
 def causal(model: TriModeModel, tokens: Sequence[int], cache: KVCache, **more: Any) -> Forward:

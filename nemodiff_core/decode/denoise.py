@@ -15,7 +15,7 @@ from nemodiff_core.decode.calls import Decoding, Forward, NewCache, read, read_w
 from nemodiff_core.decode.canvas import Block, Clock, Recorder, event
 from nemodiff_core.decode.commit import CommitPolicy, policy_for, surest
 from nemodiff_core.decode.learned import TOP
-from nemodiff_core.decode.sampling import Judgement, Look, Sampler, judge
+from nemodiff_core.decode.sampling import Choice, Judgement, Look, Sampler, judge
 from nemodiff_core.model import Layout, TriModeModel
 from nemodiff_core.request import DecodeRequest
 from nemodiff_core.trace import TokenEvent
@@ -129,8 +129,9 @@ class Denoiser:
             o for o in block.offsets[masked:] if o < block.reach and o not in fixed and o not in self.reopened
         ]
         if not judged:
-            logits = yield Forward(block.tensor, "bidirectional", self.cache, rows=block.rows(count))
-            return offsets, (yield from read(self.sampler.choose(logits, drawn=masked, banned=bans))), []
+            choice = Choice(self.sampler, drawn=masked, banned=bans)
+            packed = yield Forward(block.tensor, "bidirectional", self.cache, rows=block.rows(count), choice=choice)
+            return offsets, (yield from read(packed)), []
         logits = yield self._with_shadows(judged)
         packed = self.sampler.choose(logits[block.rows(count)], drawn=masked, banned=bans)
         cells = torch.tensor([block.cells[o] for o in judged], device=logits.device)

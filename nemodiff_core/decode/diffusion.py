@@ -12,6 +12,7 @@ from nemodiff_core.decode.canvas import Block, Clock, event
 from nemodiff_core.decode.commit import Budget
 from nemodiff_core.decode.denoise import Denoiser
 from nemodiff_core.decode.refine import Critic, Reviser
+from nemodiff_core.decode.sampling import Choice
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.request import DecodeRequest
 from nemodiff_core.trace import TokenEvent
@@ -67,8 +68,8 @@ def decode(
         return banned
 
     banned = bans(start)
-    logits = yield prefill(model, prompt, cache)
-    (seed,) = yield from read(sampler.choose(logits, banned=None if banned is None else banned[0]))
+    packed = yield prefill(model, prompt, cache, Choice(sampler, banned=None if banned is None else banned[0]))
+    (seed,) = yield from read(packed)
     thinking = _Thinking(request, end_think_id, origin)
     stands = dict(standing.tokens)
     if 0 in stands:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from nemodiff_core.decode.calls import Decoding, Forward, NewCache, prefill, read, read_with_judgements
 from nemodiff_core.decode.canvas import Block, Clock, Recorder, event
 from nemodiff_core.decode.commit import Threshold
-from nemodiff_core.decode.sampling import Sampler, choose_beside, drawn_from, judge
+from nemodiff_core.decode.sampling import Choice, Sampler, choose_beside, drawn_from, judge
 from nemodiff_core.decode.thinking import ThinkingBudget
 from nemodiff_core.decode.verification import verify
 from nemodiff_core.model import TriModeModel
@@ -81,8 +82,8 @@ def decode(
     cache = yield NewCache(end + request.block_length)
     block_of = lru_cache(maxsize=None)(lambda length: Block(length, mask_id, model.device))
 
-    logits = yield prefill(model, prompt, cache)
-    (look,) = yield from read(verifier.choose(logits))
+    packed = yield prefill(model, prompt, cache, Choice(verifier))
+    (look,) = yield from read(packed)
     seed = thinking.event("seed", start, look)
     yield record.step("prefill", 0, start, 0, [seed], [(start, look)])
 
@@ -94,9 +95,10 @@ def decode(
         proposals = None  # [size, vocab]: what every cell's draft was drawn from
         while masked := block.masked:
             rows = block.rows(len(masked))
-            logits = yield Forward(block.tensor, "bidirectional", cache, rows=rows, draft=request.adapter)
-            packed = drafter.choose(logits)
+            draft = Forward(block.tensor, "bidirectional", cache, rows=rows, draft=request.adapter)
             if by_ratio:
+                logits = yield draft
+                packed = drafter.choose(logits)
                 # Cells that this step leaves masked are overwritten by the step that fills them.
                 q = drawn_from(drafter, logits)
                 proposals = q.new_zeros(size, q.shape[1]) if proposals is None else proposals
@@ -104,16 +106,18 @@ def decode(
                 looks, judgements = yield from read_with_judgements(packed, judge(q.log(), packed[:, 0].long(), mask_id))
                 drafted = leading([judgement.best_probability for judgement in judgements], bound)
             else:
+                packed = yield replace(draft, choice=Choice(drafter))
                 looks = yield from read(packed)
                 drafted = policy.choose(looks, 0)
             events = [event("draft", start + masked[i], looks[i]) for i in drafted]
             block.fill([masked[i] for i in drafted], [looks[i].token for i in drafted])
             yield record.step("draft", start, start + size, cycle, events, ((start + i, k) for i, k in zip(masked, looks)))
 
-        logits = yield Forward(block.tensor, "causal", cache, write=True)
+        verification = Forward(block.tensor, "causal", cache, write=True)
         if proposals is None:
-            packed = verifier.choose(logits)
+            packed = yield replace(verification, choice=Choice(verifier))
         else:
+            logits = yield verification
             packed = choose_beside(verifier, logits, block.tensor[0, 1:], proposals[1:])
         picks = yield from read(packed)
         # picks[i] is the causal choice for the position behind block cell i.

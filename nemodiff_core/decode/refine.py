@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 
 from nemodiff_core.decode.calls import LAST, Decoding, Forward, prefill, read, read_with_judgements
 from nemodiff_core.decode.canvas import Clock, event
 from nemodiff_core.decode.denoise import Denoiser
-from nemodiff_core.decode.sampling import Judgement, Look, judge
+from nemodiff_core.decode.sampling import Choice, Judgement, Look, judge
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.request import DecodeRequest
 from nemodiff_core.trace import Score, TokenEvent
@@ -95,8 +96,9 @@ class Reviser:
             count = kept()
             ban = None if banned is None else banned[count]
             if not self.rounds:
-                logits = yield Forward(block.tensor[:, :count], "causal", cache, write=True, rows=LAST)
-                (look,) = yield from read(self.denoiser.sampler.choose(logits, banned=ban))
+                choice = Choice(self.denoiser.sampler, banned=ban)
+                packed = yield Forward(block.tensor[:, :count], "causal", cache, write=True, rows=LAST, choice=choice)
+                (look,) = yield from read(packed)
                 return Verdict(count, look, None, ())
             judged = block.tensor[0, 1:count]
             if following is not None:
@@ -153,8 +155,12 @@ def decode(
     clock: Clock,
     end_think_id: int | None = None,
     given: Sequence[int] = (),
+    bans: Mapping[int, frozenset[int]] = MappingProxyType({}),
 ) -> Decoding[None]:
     """Revise the text `given` behind the prompt, block by block; its length and its pinned cells stay.
+
+    Masks in it are written first, with the rest of their block in sight. `bans` says by offset what a cell may
+    not become.
 
     Every block is judged by a causal pass, and doubted cells are reopened with the rest of their block in
     place (`Reviser`), in one round a block unless the request says how many. Text that the causal pass
@@ -168,36 +174,52 @@ def decode(
     cache, sampler, record = denoiser.cache, denoiser.sampler, denoiser.record
     critic = Critic(request.revise_bound, request.revise_rank)
     reviser = Reviser(denoiser, critic, max(request.revise_rounds, 1))
-    # The length of the text stays, so no cell may become its end.
-    banned = torch.zeros((size + 1, model.config.vocab_size), dtype=torch.bool, device=model.device)
-    banned[:, eos_id] = True
 
+    def banned_from(low: int) -> torch.Tensor:
+        """[size + 1, vocab]: what the cells of the block at `low`, and the one behind it, may not become."""
+        banned = torch.zeros((size + 1, model.config.vocab_size), dtype=torch.bool, device=model.device)
+        banned[:, eos_id] = True  # the length of the text stays, so no cell may become its end
+        for offset, tokens in bans.items():
+            if low <= offset <= low + size:
+                banned[offset - low, list(tokens)] = True
+        return banned
+
+    banned = banned_from(0)
     logits = yield prefill(model, prompt, cache)
     packed = sampler.choose(logits, banned=banned[0])
     judged = judge(logits, torch.tensor(text[:1], device=logits.device), mask_id)
     (look,), (judgement,) = yield from read_with_judgements(packed, judged)
-    score = _score(len(prompt), text[0], judgement)
-    yield record.step("prefill", 0, len(prompt), 0, (), [(len(prompt), look)], [score])
+    scores = [] if text[0] == mask_id else [_score(len(prompt), text[0], judgement)]
+    yield record.step("prefill", 0, len(prompt), 0, (), [(len(prompt), look)], scores)
 
     for number, low in enumerate(range(0, len(text), size)):
         start, kept = len(prompt) + low, min(size, len(text) - low)
         pinned = {o - low: token for o, token in pins.items() if low <= o < low + kept}
-        replaced = low not in pins and critic.doubts(judgement)
+        replaced = low not in pins and (text[low] == mask_id or critic.doubts(judgement))
         cells = [look.token if replaced else text[low], *text[low + 1 : low + kept]]
         # Behind the end of the text stands what training put there.
         beyond = dict.fromkeys(range(kept, size), eos_id)
         denoiser.begin(cells[0], dict(enumerate(cells)) | beyond)
-        drafted = [TokenEvent(start + o, text[low + o], "pin" if o in pinned else "draft") for o in range(kept)]
+        drafted = [
+            TokenEvent(start + o, text[low + o], "pin" if o in pinned else "draft") for o in range(kept) if text[low + o] != mask_id
+        ]
         seeds = [event("seed", start, look)] if replaced else []
+        fixed, banned, limit = frozenset((0, *pinned, *beyond)), banned_from(low), request.max_forwards_per_block
+        opening = (*drafted, *seeds)
+        if masks := len(denoiser.block.masked):
+            yield from denoiser.fill(
+                "revise", start, number, denoiser.policy(masks), lambda: kept, fixed=fixed, banned=banned[:-1], limit=limit, first=opening
+            )
+            opening = ()
         verdict = yield from reviser.settle(
             start,
             number,
             lambda: kept,
             following=text[low + size] if low + size < len(text) else None,
-            fixed=frozenset((0, *pinned, *beyond)),
+            fixed=fixed,
             banned=banned,
-            limit=request.max_forwards_per_block,
-            opening=(*drafted, *seeds),
+            limit=limit,
+            opening=opening,
         )
         stays = [o for o in range(len(seeds), kept) if o not in denoiser.committed_in and o not in pinned]
         events = [TokenEvent(start + o, cells[o], "accept") for o in stays]

@@ -85,6 +85,23 @@ class Sampler:
         return torch.cat(columns, -1)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """`Sampler.choose` with all that it needs but the logits, for whoever computes them."""
+
+    sampler: Sampler
+    drawn: int | None = None
+    banned: torch.Tensor | None = None
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        return self.sampler.choose(logits, self.drawn, self.banned)
+
+    @property
+    def by_row(self) -> bool:
+        """Whether what a row gives depends on its own logits alone."""
+        return self.sampler.temperature == 0 and self.banned is None
+
+
 def fetch(tables: Sequence[torch.Tensor]) -> list[list[list[float]]]:
     """Bring tables [rows, columns] to the host in one transfer; their rows, each as wide as it was."""
     if len(tables) == 1:

@@ -7,7 +7,9 @@ import torch
 
 from kernels import Ops, reference
 from nemodiff_core.cache import KVCache
-from nemodiff_core.decode.sampling import Sampler
+from nemodiff_core.decode.calls import Forward
+from nemodiff_core.decode.graphs import Graphs
+from nemodiff_core.decode.sampling import Choice, Sampler
 from nemodiff_core.model import TriModeModel, rope_inverse_frequencies
 from tests.conftest import random_model
 
@@ -89,6 +91,19 @@ def test_a_cycle_of_speculation_needs_no_host(ops, device, model, filled):
             token = model(token, pattern="causal", cache=other, write=True)[:, -1].argmax(-1, keepdim=True)
             expected.append(token.item())
     assert emitted == expected
+
+
+@pytest.mark.parametrize(("pattern", "width"), [("causal", 1), ("bidirectional", BLOCK), ("causal", BLOCK)])
+def test_a_step_of_the_fast_loop_is_the_models(ops, device, model, pattern, width):
+    graphs, sampler = Graphs(model, capture=False, ops=ops), Sampler(model.config.mask_token_id, candidates=4, margins=True)
+    tokens = torch.randint(128, 384, (1, 40 + width), generator=torch.Generator().manual_seed(2)).to(device)
+    with torch.inference_mode():
+        cache = graphs.new_cache(100)
+        Forward(tokens[:, :40], "causal", cache, write=True).run(model)
+        call = Forward(tokens[:, 40:], pattern, cache, choice=Choice(sampler))
+        got, expected = graphs.answer(call), call.run(model)
+    assert torch.equal(got[:, [0, 3, 4, 5, 6]], expected[:, [0, 3, 4, 5, 6]])
+    assert torch.allclose(got, expected, atol=1e-4)
 
 
 def test_the_reference_packs_what_the_sampler_packs():
