@@ -4,14 +4,16 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+BENCH  ?= two-cores
 
 .DEFAULT_GOAL := help
-.PHONY: help run test record screenshot clean
+.PHONY: help run test record bench screenshot clean
 
 help:
 	@echo "make run      open the app with the bundled model    (make run ARGS='--port 8000')"
 	@echo "make test     all tests, the browser's included       (make test ARGS='tests/ui')"
 	@echo "make record   decode all recorded traces again with the bundled model, and check the lessons against them"
+	@echo "make bench    measure decoding, forwards, recording and growth again, for the charts in the app (BENCH=name of the report)"
 	@echo "make screenshot  take docs/screenshot.png again"
 	@echo "make clean    remove the virtual environment"
 
@@ -23,6 +25,10 @@ test: $(VENV)/.test-ready $(VENV)/.browser-ready
 
 record: $(VENV)/.run-ready
 	$(BIN)/nemodiff record
+
+# On a machine that does nothing else; transformers, which it compares with, comes with the tests.
+bench: $(VENV)/.test-ready
+	$(BIN)/nemodiff bench decode trace forward scale --out ui/reports/$(BENCH).json
 
 screenshot: $(VENV)/.test-ready $(VENV)/.browser-ready
 	NEMODIFF_SCREENSHOT=1 $(BIN)/python -m pytest tests/e2e -k screenshot

@@ -13,7 +13,7 @@ def arguments() -> ServeSettings:
     parser = argparse.ArgumentParser(description="nemodiff: watch a tri-mode language model write.")
     parser.add_argument("--model", help="checkpoint folder or Hugging Face id; default: the bundled model")
     parser.add_argument("--revision", help="branch, tag or commit of a Hugging Face id")
-    parser.add_argument("--dtype", help="float32, bfloat16 or float16; default: what suits the device")
+    parser.add_argument("--dtype", help="float32, bfloat16 or float16, or int8 or int4 for the weights alone; default: what suits the device")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
     parser.add_argument("--host", help="address to listen on; 0.0.0.0 for every network")
     parser.add_argument("--port", type=int, help="port to listen on; default: the first free one from 7860")

@@ -1,101 +1,165 @@
-"""`nemodiff bench`: what must be fast, measured on this machine and reported with its name and the date."""
+"""`nemodiff bench`: what must be fast, measured on this machine and reported with its name, versions and the date."""
 
 from __future__ import annotations
 
-import json
-import statistics
+import shlex
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table as Lines
 
+from nemodiff_core.bench.report import Listen, Report, Table, compare, read, shown
 from nemodiff_core.engine import Engine, environment
 from nemodiff_core.errors import NemodiffError
-from nemodiff_core.request import parse_request
-
-TARGETS = ("player", "page", "trace", "kernels")
-_PROMPT = "What is 859 + 344?"
-_REPEATS = 7
 
 
-def run_bench(targets: list[str], engine: Callable[[], Engine], out: Path | None) -> None:
-    """Measure the targets, print a table each and save the report. Raises NemodiffError."""
+@dataclass(frozen=True)
+class Ask:
+    """What the command line asks for besides the targets."""
+
+    engine: Callable[[], Engine]
+    device: str | None = None
+    rounds: int = 5
+    prompts: int = 1  # of every task
+    tokens: int = 256  # longest answer
+    seconds: float = 60.0  # for one geometry of `forward`, one mode of `scale`
+    geometries: Sequence[str] = ()
+    compiles: bool = False
+
+
+def run_bench(targets: Sequence[str], ask: Ask, out: Path | None, against: Path | None) -> None:
+    """Measure the targets (all without any), print their tables, save the report and compare it. Raises NemodiffError."""
     unknown = [name for name in targets if name not in TARGETS]
     if unknown:
         raise NemodiffError(f"there is no benchmark {unknown[0]}; they are {', '.join(TARGETS)}.")
+    old = None if against is None else read(against)
     console = Console()
-    report: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), **environment()}
+    about, tables = environment(), []
     for name in targets or TARGETS:
-        with console.status(f"Measuring {name}…"):
-            report[name] = _MEASURES[name](engine)
-        console.print(_table(name, report[name]))
-    hardware = report["hardware"]
-    console.print(f"{hardware.get('gpu', hardware['processor'])}, torch {report['versions']['torch']}, {report['date']}", style="dim")
+        with _progress(console) as bar:
+            task = bar.add_task(name, total=None)
+            found = TARGETS[name](ask, lambda done, total, words, n=name, t=task: bar.update(t, completed=done, total=total, description=f"{n}: {words}"))
+        tables += found
+        _print(console, found)
+    report = Report(date=time.strftime("%Y-%m-%d"), command=shlex.join(["nemodiff", *sys.argv[1:]])[:500], tables=tables, **about)
+    console.print(f"{report.machine}, torch {report.versions['torch']}, {report.date}", style="dim")
+    if old is not None:
+        _print(console, compare(old, report))
     if out is not None:
-        out.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+        console.print(f"{out} and {report.save(out)} are written.", style="dim")
 
 
-def recording(engine: Engine) -> list[dict[str, Any]]:
-    """Seconds of the same greedy run without and with candidates: medians of alternating runs, and their ratio.
-
-    DESIGN §6.5: a decoder cannot run without recording, so what recording costs is measured as the time between
-    forwards that the decoder spends on it: everything but the forwards' own.
-    """
-    rows = []
-    for mode in ("ar", "diffusion", "linear_spec"):
-        times: dict[int, list[float]] = {0: [], 8: []}
-        for _ in range(_REPEATS):
-            for candidates, taken in times.items():
-                run = engine.run(parse_request({"prompt": _PROMPT, "mode": mode, "candidates": candidates, "max_new_tokens": 96}))
-                for _ in run:
-                    pass
-                taken.append(run.steps[-1].elapsed_ns / 1e6)
-        plain, full = statistics.median(times[0]), statistics.median(times[8])
-        rows.append({"mode": mode, "ms": round(plain, 2), "ms with 8 candidates": round(full, 2), "ratio": round(full / plain, 3)})
-    return rows
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True)
 
 
-def _player(_: Callable[[], Engine]) -> list[dict[str, Any]]:
-    from ui.bench import measure_player
+def _print(console: Console, tables: Iterable[Table]) -> None:
+    """Every table as lines and columns where it fits the terminal, else row by row."""
+    for table in tables:
+        columns = table.columns()
+        cells = [[shown(row.get(column)) for column in columns] for row in table.rows]
+        width = sum(max(map(len, column)) + 3 for column in zip(columns, *cells))
+        console.print(f"\n{table.title}", style="bold", markup=False)
+        if width < console.width:
+            lines = Lines(box=SIMPLE)
+            for column in columns:
+                lines.add_column(column, justify="left" if column in table.keys else "right")
+            for row in cells:
+                lines.add_row(*row)
+            console.print(lines)
+        else:
+            for row in cells:
+                named = [f"{column} {cell}" for column, cell in zip(columns, row) if cell and column not in table.keys]
+                console.print(f"{', '.join(row[: len(table.keys)])}: {'; '.join(named)}", highlight=False, markup=False)
+        console.print(table.note, style="dim", markup=False)
+
+
+# -- the targets --------------------------------------------------------------------------------------
+
+
+def _decode(ask: Ask, listen: Listen) -> list[Table]:
+    from nemodiff_core.bench.decode import measure
+
+    return measure(ask.engine(), per_family=ask.prompts, rounds=ask.rounds, max_new_tokens=ask.tokens, listen=listen)
+
+
+def _forward(ask: Ask, listen: Listen) -> list[Table]:
+    from nemodiff_core.bench.forward import measure
+
+    return measure(ask.geometries, ask.device, seconds=ask.seconds, compiles=ask.compiles, listen=listen)
+
+
+def _scale(ask: Ask, listen: Listen) -> list[Table]:
+    from nemodiff_core.bench.scale import measure
+
+    return measure(ask.engine(), seconds=ask.seconds, listen=listen)
+
+
+def _trace(ask: Ask, listen: Listen) -> list[Table]:
+    from nemodiff_core.bench.recording import measure
+
+    return measure(ask.engine(), per_family=ask.prompts, rounds=ask.rounds, max_new_tokens=ask.tokens, listen=listen)
+
+
+def _kernels(ask: Ask, listen: Listen) -> list[Table]:
+    import torch
+
+    from kernels.bench import measure
+
+    measured = measure(device="cuda" if torch.cuda.is_available() else "cpu")
+    rows = [
+        {k: v for k, v in asdict(row).items() if k != "baselines"} | {f"× {name}": row.speedup(name) for name in row.baselines}
+        for row in measured
+    ]
+    return [Table(name="kernels", title="Kernels", keys=("kernel", "shape"), rows=rows, note="Times in ms; × is how many times faster.")]
+
+
+def _player(ask: Ask, listen: Listen) -> list[Table]:
+    from ui.bench import measure_player, measure_replay
 
     found = measure_player(_browser())
-    rows = [{"what": f"map {found['positions']} × {found['steps']}, {name}", **found[name]} for name in ("playing", "panning", "panning_text")]
-    return rows
+    rows: list[dict[str, Any]] = [
+        {"what": f"map {found['positions']} × {found['steps']}, {name}", **found[name]} for name in ("playing", "panning", "panning_text")
+    ]
+    rows.append({"what": "a live step", "ms": found["live_step_ms"]})
+    long = found["long"]
+    rows += [{"what": f"map of {long['positions']} steps, {part}", "ms": long[f"{part}_ms"]} for part in ("build", "draw")]
+    replay = measure_replay(_browser())
+    words_for = {"open": "opening", "jump": "a jump", "step": "the next step"}
+    rows += [{"what": f"replay of {long['positions']} steps, {words}", "ms": replay[f"{part}_ms"]} for part, words in words_for.items()]
+    return [Table(name="player", title="Player", keys=("what",), rows=rows, note="busy_ms is the main thread's work for a frame.")]
 
 
-def _page(_: Callable[[], Engine]) -> list[dict[str, Any]]:
+def _page(ask: Ask, listen: Listen) -> list[Table]:
     from ui.app import ServeSettings, launch
     from ui.bench import free_port, measure_page
 
     page = launch(ServeSettings(host="127.0.0.1", port=free_port()), block=False)
     try:
         page.nemodiff.loader.wait(300)
-        return [measure_page(_browser(), page.local_url)]
+        found = measure_page(_browser(), page.local_url)
     finally:
         page.close()
+    return [Table(name="page", title="Page", keys=("visits",), rows=[found])]
 
 
-def _trace(engine: Callable[[], Engine]) -> list[dict[str, Any]]:
-    return recording(engine())
-
-
-def _kernels(_: Callable[[], Engine]) -> list[dict[str, Any]]:
-    import torch
-
-    from kernels.bench import measure
-
-    rows = measure(device="cuda" if torch.cuda.is_available() else "cpu")
-    return [
-        {**{k: v for k, v in asdict(row).items() if k != "baselines"}, **{f"× {name}": row.speedup(name) for name in row.baselines}}
-        for row in rows
-    ]
-
-
-_MEASURES = {"player": _player, "page": _page, "trace": _trace, "kernels": _kernels}
+TARGETS: dict[str, Callable[[Ask, Listen], list[Table]]] = {
+    "player": _player,
+    "page": _page,
+    "trace": _trace,
+    "kernels": _kernels,
+    "forward": _forward,
+    "decode": _decode,
+    "scale": _scale,
+}
 _open: list[Any] = []
 
 
@@ -110,13 +174,3 @@ def _browser() -> Any:
     if not _open:
         _open.append(sync_playwright().start().chromium.launch(executable_path=chromium_path(), args=["--no-sandbox"]))
     return _open[0]
-
-
-def _table(name: str, rows: list[dict[str, Any]]) -> Table:
-    table = Table(title=name, title_justify="left")
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*("" if row.get(c) is None else f"{row[c]:.2f}" if isinstance(row[c], float) else str(row[c]) for c in columns))
-    return table

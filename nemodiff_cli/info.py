@@ -15,13 +15,13 @@ if TYPE_CHECKING:  # torch is imported only when there is something to describe
     from nemodiff_core.config import ModelConfig
 
 
-def run_info(source: str | None, revision: str | None, dtype: str | None) -> None:
-    """Print geometry, parameters, size and fit. Raises NemodiffError."""
+def run_info(source: str | None, revision: str | None) -> None:
+    """Print geometry, parameters, size, and where it fits in which format. Raises NemodiffError."""
     import torch
 
     from nemodiff_core.checkpoint import bundled_path, find, read_config, survey
     from nemodiff_core.model import TriModeModel
-    from nemodiff_core.placement import free_memory, parse_dtype
+    from nemodiff_core.placement import free_memory
 
     # What a model is and whether it fits should be known before its weights are downloaded.
     found = find(source or bundled_path(), revision, weights=False)
@@ -29,9 +29,6 @@ def run_info(source: str | None, revision: str | None, dtype: str | None) -> Non
     stored = survey(found.path) if any(found.path.glob("*.safetensors")) else {}
     with torch.device("meta"):
         parameters = TriModeModel(config).parameter_count()
-    kind = parse_dtype(dtype or config.torch_dtype)
-    need = parameters * kind.itemsize
-    cache = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * kind.itemsize
     rows = {
         "checkpoint": found.id,
         "revision": found.revision or "(a folder)",
@@ -44,19 +41,40 @@ def run_info(source: str | None, revision: str | None, dtype: str | None) -> Non
         "context": f"{config.max_position_embeddings:,} positions (trained on {config.rope.original_max_position_embeddings:,})",
         "block": str(config.block_size),
         "draft adapter": _adapter(found.path, config) if stored else "not downloaded",
-        f"weights as {str(kind).removeprefix('torch.')}": _bytes(need),
-        "KV cache": f"{_bytes(1024 * cache)} for 1,024 positions",
     }
-    for place, free in free_memory().items():
-        name = "processor memory" if place == "cpu" else f"GPU {place}"
-        verdict = "fits" if need <= free else "does not fit as a whole; use --device auto"
-        rows[name] = f"room for {_bytes(free)} of weights: {verdict}"
+    room = free_memory()
+    for place, free in room.items():
+        rows[_place(place)] = f"room for {_bytes(free)}"
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name, value)
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table, "", _formats(config, room), sep="\n")
+
+
+def _formats(config: ModelConfig, room: Mapping[int | str, int]) -> Table:
+    """A row for every `--dtype`: what it needs, the smallest card that it fits, and where it fits here."""
+    from nemodiff_core.fit import FORMATS, POSITIONS, need
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("--dtype", "weights", f"KV cache, {POSITIONS:,} positions", "fits a card of", "fits here"):
+        table.add_column(title, header_style="dim", justify="left" if title in ("--dtype", "fits here") else "right")
+    for form in FORMATS:
+        there = need(config, form)
+        here = [place for place in room if need(config, form, "cpu" if place == "cpu" else "cuda").fits({place: room[place]})]
+        card = f"{there.card} GB" if there.card else "none"
+        table.add_row(form, _bytes(there.weights), _bytes(there.cache), card, ", ".join(map(_place, here)) or _spread(room))
+    return table
+
+
+def _place(place: int | str) -> str:
+    return "processor memory" if place == "cpu" else f"GPU {place}"
+
+
+def _spread(room: Mapping[int | str, int]) -> str:
+    return "not as a whole; try --device auto" if len(room) > 1 else "no"
 
 
 def _adapter(folder: Path, config: ModelConfig) -> str:

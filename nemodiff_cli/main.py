@@ -33,7 +33,7 @@ class Mode(str, Enum):
 
 Model = Annotated[Optional[str], Option("--model", "-m", help="Checkpoint folder or Hugging Face id; default: the bundled model.")]
 Revision = Annotated[Optional[str], Option(help="Branch, tag or commit of a Hugging Face id.")]
-Dtype = Annotated[Optional[str], Option(help="float32, bfloat16 or float16; default: what suits the device.")]
+Dtype = Annotated[Optional[str], Option(help="float32, bfloat16 or float16, or int8 or int4 for the weights alone; default: what suits the device.")]
 Device = Annotated[Optional[str], Option(help="cpu, cuda, cuda:1, mps or auto; default: the best there is.")]
 Json = Annotated[Optional[str], Option("--json", help="Save the trace here (.json or .json.gz); - prints it instead.")]
 # Settings of every mode that fills blocks.
@@ -482,12 +482,11 @@ def roofline(
 def info(
     model: Annotated[Optional[str], Argument(help="Checkpoint folder or Hugging Face id; default: the bundled model.")] = None,
     revision: Revision = None,
-    dtype: Dtype = None,
 ) -> None:
-    """Describe a checkpoint: geometry, parameters, size, and whether it fits this machine."""
+    """Describe a checkpoint: geometry, parameters, and where it fits in which --dtype. Downloads no weights."""
     from nemodiff_cli.info import run_info
 
-    run_info(model, revision, dtype)
+    run_info(model, revision)
 
 
 @app.command()
@@ -505,16 +504,24 @@ def export(
 
 @app.command()
 def bench(
-    targets: Annotated[Optional[list[str]], Argument(metavar="[TARGET]...", help="player, page, trace, kernels; default: all.")] = None,
+    targets: Annotated[Optional[list[str]], Argument(metavar="[TARGET]...", help="player, page, trace, kernels, forward, decode, scale; default: all.")] = None,
     model: Model = None,
     dtype: Dtype = None,
     device: Device = None,
-    json_: Annotated[Optional[Path], Option("--json", help="Save the report here.")] = None,
+    out: Annotated[Optional[Path], Option(help="Save the report here, and as Markdown beside it.")] = None,
+    compare: Annotated[Optional[Path], Option(help="An older report: print the ratios new / old.")] = None,
+    rounds: Annotated[int, Option(min=1, help="decode, trace: how often everything runs.")] = 5,
+    prompts: Annotated[int, Option(min=1, help="decode, trace: held-out prompts of every task.")] = 1,
+    max_new_tokens: Annotated[int, Option("--max-new-tokens", "-n", min=1, max=4096, help="decode, trace: longest answer.")] = 256,
+    seconds: Annotated[float, Option(min=0, help="forward: for a geometry; scale: for a mode. What takes longer is unmeasured.")] = 60.0,
+    geometry: Annotated[Optional[list[str]], Option(help="forward: tiny, 3B, 8B or 14B; default: all that fit.")] = None,
+    compiles: Annotated[bool, Option("--compile", help="forward: beside torch.compile, whose start costs half a minute.")] = False,
 ) -> None:
-    """Measure what must be fast on this machine: drawing, opening the page, recording, the kernels."""
-    from nemodiff_cli.bench import run_bench
+    """Measure what must be fast on this machine: decoding, its forwards, recording, growth, the kernels, the player, the page."""
+    from nemodiff_cli.bench import Ask, run_bench
 
-    run_bench(targets or [], lambda: _engine(model, None, dtype, device), json_)
+    ask = Ask(lambda: _engine(model, None, dtype, device), device, rounds, prompts, max_new_tokens, seconds, geometry or (), compiles)
+    run_bench(targets or [], ask, out, compare)
 
 
 @app.command(hidden=True)

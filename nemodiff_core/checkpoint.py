@@ -19,8 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from nemodiff_core import placement
-from nemodiff_core.config import ModelConfig
+from nemodiff_core import placement, quantized
+from nemodiff_core.config import KNOWN_DTYPES, ModelConfig
 from nemodiff_core.decode.learned import CONFIG as SAMPLER_CONFIG, load_sampler
 from nemodiff_core.errors import CheckpointError
 from nemodiff_core.files import damaged, replace_file, write_json
@@ -86,13 +86,15 @@ def load(
     """Load a checkpoint for inference from a folder, a hub id or "tiny", the bundled one.
 
     `device` defaults to the GPU where there is one; "auto" spreads what does not fit one GPU. `dtype` defaults
-    to float32 on the CPU and to the config's own elsewhere. The weights go tensor by tensor from the mapped
-    file to their dtype and device; unchanged ones stay mapped on the CPU. No weight requires a gradient.
+    to float32 on the CPU and to the config's own elsewhere; "int8" and "int4" quantise the weights alone
+    (`quantized.py`). They go tensor by tensor from the mapped file to their dtype and device; unchanged ones
+    stay mapped on the CPU, but for those that `TriModeModel.join` lays side by side. No weight requires a gradient.
     A draft adapter in the folder is attached to the model.
     Raises CheckpointError or ConfigError, one sentence each.
     """
     tell = progress or (lambda what, share: None)
-    wanted = None if dtype is None else placement.parse_dtype(dtype)
+    form = dtype if dtype in quantized.FORMATS else None
+    wanted = None if dtype is None or form else placement.parse_dtype(dtype, (*KNOWN_DTYPES, *quantized.FORMATS))
     main = placement.parse_device(None if device == "auto" else device)
     folder, name, commit = find(source, revision, tell)
     config = read_config(folder)
@@ -107,9 +109,15 @@ def load(
     verify(model, stored, folder.name)
     # The tokenizer is read first: it fails fast, the weights of a large model take minutes.
     tokenizer = _read_tokenizer(folder, config)
-    if wanted is None:
+    if form:
+        wanted = quantized.compute_dtype(main)
+        quantized.prepare(model, form, wanted)
+    elif wanted is None:
         wanted = torch.float32 if main.type == "cpu" else getattr(torch, config.torch_dtype)
-    _fill(model, stored, placement.plan(model, device, wanted), wanted, tell)
+    plan = placement.plan(model, device, wanted)
+    if form and "disk" in plan.homes.values():
+        raise CheckpointError(f"the weights in {form} fit neither the GPUs nor the memory beside them; use a smaller model.")
+    _fill(model, stored, plan, wanted, tell)
     if has_adapter(folder / ADAPTER):
         homes = model.layer_devices or model.device
         model.draft_adapter = load_adapter(folder / ADAPTER, config, wanted, homes)
@@ -193,23 +201,30 @@ def _fill(
 ) -> None:
     """Bring every tensor to its home, file by file, so that nothing is held twice."""
     loaded: dict[str, torch.Tensor] = {}
+    done = 0
     on_disk: dict[str, dict[str, str]] = {}
     try:
         for file in dict.fromkeys(tensor.file for tensor in stored.values()):
             with safe_open(file, framework="pt") as reader:
                 for name in (name for name, tensor in stored.items() if tensor.file == file):
-                    home = plan.home(name)
-                    if home == "disk":
+                    home, owner = plan.home(name), name.rpartition(".")[0]
+                    module = model.get_submodule(owner)
+                    if isinstance(module, quantized.Quantized):
+                        parts = quantized.read(module, reader.get_slice(name), home)
+                        loaded |= {f"{owner}.{part}": tensor for part, tensor in parts.items()}
+                    elif home == "disk":
                         kind = str(dtype).removeprefix("torch.")
                         on_disk[name] = {"safetensors_file": str(file), "weight_name": name, "dtype": kind}
                     else:
                         loaded[name] = reader.get_tensor(name).to(device=home, dtype=dtype)
-                    progress("reading weights", (len(loaded) + len(on_disk)) / len(stored))
+                    done += 1
+                    progress("reading weights", done / len(stored))
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise CheckpointError("the weights do not fit the device; use device 'auto' or a smaller model.") from error
     except (SafetensorError, OSError, RuntimeError) as error:
         raise CheckpointError(f"the weights cannot be read ({one_line(error)}); download them again.") from error
     model.load_state_dict(loaded, strict=False, assign=True)
+    loaded.clear()  # else `join` would replace weights that are held here still
     model.requires_grad_(False).eval()
     if on_disk:
         # What stays in its file is still a tensor of the meta device, whose dtype a forward asks for.
@@ -218,6 +233,8 @@ def _fill(
                 parameter.data = parameter.data.to(dtype)
     if plan.spread:
         placement.dispatch(model, plan, on_disk)
+    elif not model.quantized:
+        model.join()
 
 
 def _read_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
@@ -243,6 +260,8 @@ def save(
     Every file is written beside its place and then moved there: a reader that has the old weights mapped
     keeps them, and an interrupted save leaves the old file. Raises CheckpointError.
     """
+    if model.quantized:
+        raise CheckpointError(f"this model holds its weights in {model.quantized}, which cannot be saved; load it in a floating-point dtype.")
     folder = Path(folder)
     target = model.dtype if dtype is None else placement.parse_dtype(dtype)
     tensors = model.state_dict()

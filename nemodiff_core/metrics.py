@@ -108,6 +108,21 @@ def summary(trace: Trace) -> dict[str, Any]:
     }
 
 
+def pooled(traces: Sequence[Trace]) -> dict[str, Any]:
+    """Counts and rates of several runs of one mode together: sums over sums, so that a long run weighs more."""
+    emitted, counted, spent = sum(map(tokens, traces)), sum(map(nfe, traces)), sum(map(seconds, traces))
+    lengths = [length for trace in traces for length in acceptance_lengths(trace)]
+    return {
+        "tokens": emitted,
+        "nfe": counted,
+        "forwards": sum(map(forwards, traces)),
+        "tpf": emitted / counted if counted else None,
+        "acceptance_length": fmean(lengths) if lengths else None,
+        "seconds": spent,
+        "tokens_per_second": emitted / spent if spent > 0 else None,
+    }
+
+
 def first_divergence(reference: Sequence[int], other: Sequence[int]) -> int | None:
     """Index of the first token in which two outputs differ; None where they are identical."""
     if list(reference) == list(other):

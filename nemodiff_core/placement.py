@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -44,11 +44,14 @@ class Plan:
         return self.main if home == "disk" or torch.device(home).type == "cpu" else torch.device(home)
 
 
-def parse_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """A floating-point dtype by object or name ("bfloat16", "torch.float32"). Raises CheckpointError."""
+def parse_dtype(dtype: torch.dtype | str, offered: Sequence[str] = KNOWN_DTYPES) -> torch.dtype:
+    """A floating-point dtype by object or name ("bfloat16", "torch.float32").
+
+    Raises CheckpointError, which names what is `offered`.
+    """
     name = str(dtype).removeprefix("torch.")
     if name not in KNOWN_DTYPES:
-        raise CheckpointError(f"dtype {name!r} cannot hold this model; use one of {', '.join(KNOWN_DTYPES)}.")
+        raise CheckpointError(f"dtype {name!r} cannot hold this model; use one of {', '.join(offered)}.")
     return getattr(torch, name)
 
 
@@ -92,9 +95,9 @@ def plan(
         chosen = parse_device(None if device == "auto" else device)
         return Plan({"": chosen}, chosen)
     budget = dict(free_memory() if budget is None else budget)
-    size = model.parameter_count() * dtype.itemsize
+    size = _size(model, dtype)
     # A GPU too full for one layer would only be in the way: what waits elsewhere computes on the first one.
-    least = max(sum(p.numel() for p in module.parameters()) for module in _whole_modules(model)) * dtype.itemsize
+    least = max(_size(module, dtype) for module in _whole_modules(model))
     budget = {place: room for place, room in budget.items() if place == "cpu" or room >= least}
     gpus = [place for place in budget if place != "cpu"]
     roomiest = max(gpus, key=budget.__getitem__, default="cpu")
@@ -118,6 +121,11 @@ def dispatch(model: TriModeModel, plan: Plan, on_disk: Mapping[str, dict[str, st
     dispatch_model(
         model, device_map=homes, main_device=_accelerate_name(plan.main), offload_index=dict(on_disk) or None
     )
+
+
+def _size(module: torch.nn.Module, dtype: torch.dtype) -> int:
+    """Bytes of its weights, those in floating point in `dtype`."""
+    return sum(p.numel() * (dtype if p.is_floating_point() else p.dtype).itemsize for p in module.parameters())
 
 
 def _whole_modules(model: TriModeModel) -> list[torch.nn.Module]:

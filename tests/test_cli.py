@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from nemodiff_core.checkpoint import bundled_path
@@ -71,7 +72,39 @@ def test_info_describes_the_bundled_model():
     config = json.loads((folder / "config.json").read_text("utf-8"))
     assert folder.name in answer.stdout
     assert f"{config['vocab_size']:,}" in answer.stdout
-    assert "fits" in answer.stdout
+    assert "fits a card of" in answer.stdout
+    for form in ("float32", "bfloat16", "int8", "int4"):
+        assert f"\n{form} " in answer.stdout
+
+
+def test_info_says_what_fits_where_before_anything_is_downloaded(nemodiff, monkeypatch, tmp_path: Path):
+    from nemodiff_core.analysis.released import RELEASED
+
+    folder = tmp_path / "8B"
+    folder.mkdir()
+    asked = []
+
+    def download(hub_id, revision=None, allow_patterns=None):
+        asked.append(list(allow_patterns))
+        (folder / "config.json").write_text(json.dumps(RELEASED["Nemotron-Labs-Diffusion-8B"].to_dict()))
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    status, printed, _ = nemodiff("info", "nvidia/Nemotron-Labs-Diffusion-8B")
+    assert status == 0 and asked == [["config.json"]] and "not downloaded" in printed
+    rows = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
+    assert "31.6 GB" in rows["float32"] and " 40 GB" in rows["float32"]
+    assert "15.8 GB" in rows["bfloat16"] and " 24 GB" in rows["bfloat16"]
+    assert "7.9 GB" in rows["int8"] and " 12 GB" in rows["int8"]
+    assert "4.9 GB" in rows["int4"] and " 8 GB" in rows["int4"]
+
+
+@pytest.mark.parametrize("form", ["int8", "int4"])
+def test_a_trace_of_quantised_weights_says_so(form: str, tmp_path: Path):
+    path = tmp_path / "run.json"
+    answer = nemodiff("decode", "Sort these numbers: 3 1 2", "-n", "8", "--dtype", form, "--json", str(path), *MODEL)
+    assert answer.returncode == 0, answer.stderr
+    assert Trace.load(path).model["dtype"] == form
 
 
 @pytest.mark.parametrize(
@@ -84,7 +117,7 @@ def test_info_describes_the_bundled_model():
         (["decode", "hello", "--steps", "4", "--threshold", "0.5"], "steps"),
         (["decode", "", "--mode", "ar"], "prompt"),
         (["decode", "hello", *MODEL, "--device", "abacus"], "abacus"),
-        (["decode", "hello", *MODEL, "--dtype", "int8"], "int8"),
+        (["decode", "hello", *MODEL, "--dtype", "int3"], "int8, int4"),
         (["decode", "hello", "--json", "/nowhere/at/all/trace.json"], "/nowhere/at/all"),
         (["info", "/nowhere/at/all"], "/nowhere/at/all"),
         (["eval", "--prompts", "0"], "--prompts"),

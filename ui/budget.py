@@ -1,4 +1,4 @@
-"""The Budget view: exact answers against speed, a point a setting, and what the hardware leaves room for."""
+"""The Budget view: exact answers against speed, a point a setting, what the hardware leaves room for, and what was measured."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from nemodiff_core.analysis.tasks import FAMILIES
 from nemodiff_core.errors import NemodiffError, RequestError
 
 from ui import plane, roofs, sweeps
+from ui.benchmarks import Benchmarks
 from ui.chart_component import Chart, message
 from ui.jobs import Job
 from ui.messages import write_traces
@@ -83,6 +84,8 @@ class Budget:
             self.table = Chart(self._table(RECORDED_ID, first), elem_id="nd-sweep-table", group="settings")
         with gr.Column(elem_id="nd-runs-card", elem_classes="nd-card"):
             self.runs = Chart(message(plane.runs_table(self.recorded, first)), elem_id="nd-runs")
+        self.benchmarks = Benchmarks()
+        self.benchmarks.board()
 
     def build(self, limits: Any) -> None:
         blocks = [size for size in (4, 8, 16, 32, 64) if size <= limits.max_block_length]
@@ -130,6 +133,7 @@ class Budget:
         self.runs.pick(self.open, [self.sweep, shell.last], [shell.player, shell.last, shell.notice], **QUIET).then(
             None, None, None, js=_SHOW_PLAYER, **QUIET
         )
+        self.benchmarks.connect(shell)
         load = [self.device, self.geometry, self.streams, self.tpf, self.context, self.sweep]
         changes = [self.device.input, self.geometry.input, self.streams.change, self.tpf.change, self.context.input]
         gr.on(changes, self.predict, load, self.roof, trigger_mode="always_last", **QUIET)

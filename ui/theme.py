@@ -73,12 +73,20 @@ CSS = """
 #nd-ask { grid-area: ask; }
 #nd-knobs { grid-area: knobs; }
 #nd-stage { grid-area: stage; }
-#nd-board-budget { display: grid; grid-template: "plane roof" auto "runs roof" 1fr "table table" auto / minmax(0, 1.2fr) minmax(0, 1fr);
+#nd-board-budget { display: grid; grid-template: "plane roof" auto "runs roof" 1fr "table table" auto "bench bench" auto / minmax(0, 1.2fr) minmax(0, 1fr);
   gap: 14px; align-items: start; margin-bottom: 14px; }
 #nd-plane-card { grid-area: plane; }
 #nd-runs-card { grid-area: runs; }
 #nd-roof-card { grid-area: roof; }
 #nd-table-card { grid-area: table; }
+#nd-bench-card { grid-area: bench; }
+#nd-bench-row { align-items: end; flex-wrap: wrap; gap: 8px; }
+#nd-bench-row > * { flex: 1 1 220px; min-width: 0 !important; }
+#nd-bench-row > button { flex: 0 0 auto; }
+#nd-bench-about p { margin: 0; font-size: 0.8rem; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
+#nd-bench-charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 14px 20px; }
+#nd-bench-charts > * { min-width: 0 !important; }
+#nd-bench-growth { grid-column: 1 / -1; }
 .nd-card { gap: 8px !important; min-width: 0 !important; padding: 12px 14px; border: 1px solid var(--border-color-primary);
   border-radius: 12px; background: var(--block-background-fill); }
 .nd-card .form, .nd-card .block { border: 0 !important; box-shadow: none; }
@@ -117,7 +125,7 @@ body.dark :is(.ndp, .ndc) { color-scheme: dark !important; }
   #nd-page { grid-template: "ask" auto "stage" auto "knobs" auto / minmax(0, 1fr); gap: 12px; }
   html[data-nd-view="budget"] #nd-page { grid-template: "knobs" auto "stage" auto / minmax(0, 1fr); }
   #nd-status { margin-left: 0; flex-basis: 100%; }
-  #nd-board-budget { grid-template: "plane" auto "runs" auto "table" auto "roof" auto / minmax(0, 1fr); }
+  #nd-board-budget { grid-template: "plane" auto "runs" auto "table" auto "roof" auto "bench" auto / minmax(0, 1fr); }
 }
 html[data-nd-view="learn"] #nd-page { grid-template: "knobs stage" 1fr / minmax(340px, 430px) minmax(0, 1fr); }
 html[data-nd-view="edit"] #nd-page { grid-template: "knobs stage" 1fr / minmax(360px, 5fr) minmax(0, 7fr); }

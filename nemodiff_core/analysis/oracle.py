@@ -90,7 +90,7 @@ def speed_of_light(
             listen(len(notes), len(blocks))
     piece = checkpoint.tokenizer.piece
     shown = {i for step in writer.steps for cell in step.candidates for i in cell.ids}
-    device, dtype = str(checkpoint.model.device), str(checkpoint.model.dtype).removeprefix("torch.")
+    device, dtype = str(checkpoint.model.device), checkpoint.model.format
     return replace(
         trace,
         id=secrets.token_hex(8),

@@ -18,7 +18,7 @@ from nemodiff_core.metrics import forward_seconds
 from nemodiff_core.trace import Step, Trace
 
 __all__ = [
-    "DEVICES", "Device", "Floor", "Geometry", "Load", "Measured", "break_even", "floor", "known_device", "load_of",
+    "DEVICES", "Device", "Floor", "Geometry", "Load", "Measured", "break_even", "bytes_read", "floor", "known_device", "load_of",
     "overlay", "streams_that_fit", "tokens_per_second", "tpf_of",
 ]  # fmt: skip
 
@@ -45,7 +45,7 @@ class Geometry:
         """Count a config's weights; `dtype` defaults to the checkpoint's own. Raises NemodiffError for an unknown one."""
         kind = dtype or config.torch_dtype
         if kind not in _BYTES:
-            raise NemodiffError(f"dtype {kind!r} cannot hold this model; use one of {', '.join(_BYTES)}.")
+            raise NemodiffError(f"there is no prediction for weights in {kind!r}; use one of {', '.join(_BYTES)}.")
         hidden = config.hidden_size
         queries = config.num_attention_heads * config.head_dim
         pairs = config.num_key_value_heads * config.head_dim
@@ -101,6 +101,11 @@ class Floor:
         return "memory" if self.memory >= self.compute else "compute"
 
 
+def bytes_read(geometry: Geometry, load: Load) -> int:
+    """Bytes that a forward cannot do without: every weight once, and what each stream has cached."""
+    return geometry.weight_bytes + geometry.width * load.streams * load.context * geometry.cached
+
+
 def floor(device: Device, geometry: Geometry, load: Load) -> Floor:
     """The floor of one forward, in seconds.
 
@@ -112,11 +117,10 @@ def floor(device: Device, geometry: Geometry, load: Load) -> Floor:
     with a weight is two operations; attention has two products, queries · keys and probabilities · values.
     Raises NemodiffError where the device has no peak for the geometry's dtype.
     """
-    read = geometry.weight_bytes + geometry.width * load.streams * load.context * geometry.cached
     rows = load.queries if load.head_rows is None else load.head_rows
     attended = 2 * load.queries * (load.context + load.queries) * geometry.attention
     products = load.streams * (load.queries * geometry.layers + rows * geometry.head + attended)
-    return Floor(read / device.bandwidth, 2 * products / device.peak_for(geometry.dtype))
+    return Floor(bytes_read(geometry, load) / device.bandwidth, 2 * products / device.peak_for(geometry.dtype))
 
 
 def load_of(mode: str, *, block_length: int = 32, context: int = 1024, streams: int = 1) -> Load:

@@ -95,12 +95,14 @@ def train_adapter(
 
     The weights of the model are not touched. Returns what is stored as adapter_training.json: settings, result,
     and the acceptance on held-out prompts without and with the adapter as stored. `measured(which, done, total)`
-    hears about every prompt of the two measurements. Raises NemodiffError, also for a model spread over devices.
+    hears about every prompt of the two measurements. Raises NemodiffError, also for a model that is spread over devices or quantised.
     """
     checkpoint, out = engine.checkpoint, Path(out)
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     if model.layer_devices is not None:
         raise NemodiffError("an adapter is trained on one device; choose a device that holds the whole model.")
+    if model.quantized:
+        raise NemodiffError(f"an adapter is trained on weights in floating point, not in {model.quantized}; leave --dtype out.")
     stored = getattr(torch, checkpoint.config.torch_dtype)
     examples = examples_for("test", settings.prompts)
     before = acceptance(engine, examples, settings.block, adapter=False, listen=measured)

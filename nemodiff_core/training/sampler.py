@@ -154,8 +154,13 @@ def train_sampler(
     folder: Path,
     listen: Callable[[str, int, int], None] | None = None,
 ) -> SamplerResult:
-    """Write trajectories, train the network, save it in `folder`. `listen` hears (what, done, of)."""
+    """Write trajectories, train the network, save it in `folder`. `listen` hears (what, done, of).
+
+    Raises NemodiffError, also for a quantised model.
+    """
     tell = listen or (lambda what, done, of: None)
+    if (form := engine.checkpoint.model.quantized):
+        raise NemodiffError(f"a sampler is trained for weights in floating point, not in {form}; leave --dtype out.")
     traces = trajectories(engine, settings, lambda done, of: tell("writing answers", done, of))
     cut = max(1, int(len(traces) * settings.held_out))
     if len(traces) <= 2 * cut:

@@ -289,7 +289,7 @@ def test_tokenizers_that_do_not_fit(folder):
         ({"device": "banana"}, "names no device"),
         ({"device": "cuda:77"}, "not available on this machine"),
         ({"device": "meta"}, "not available on this machine"),
-        ({"dtype": "int8"}, "dtype 'int8' cannot hold this model"),
+        ({"dtype": "int3"}, "dtype 'int3' cannot hold this model; use one of .*int8, int4"),
         ({"dtype": torch.complex64}, "dtype 'complex64'"),
     ],
 )
@@ -465,7 +465,8 @@ def test_layers_left_in_their_file_decode_like_the_rest(folder, model, monkeypat
                 m(part, pattern=pattern, cache=c, write=write, rows=torch.tensor([0, 3]))
                 for m, c in zip((spread, whole), caches, strict=True)
             )
-            assert torch.equal(got, expected)
+            # Projections of one device are one product, whose sums round otherwise.
+            torch.testing.assert_close(got, expected, rtol=0, atol=1e-5 if dtype == "float32" else 3e-2)
     with pytest.raises(CheckpointError, match="partly on disk"):
         save(spread, small_tokenizer(), folder.parent / "copy")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nemodiff_core.metrics import first_divergence, summary
+from nemodiff_core.metrics import first_divergence, pooled, summary
 from nemodiff_core.trace import Step, TokenEvent, TokenText, Trace, fold
 
 MS = 1_000_000
@@ -92,3 +92,11 @@ def test_a_run_that_never_began_divides_nothing_by_zero(mode: str) -> None:
 )
 def test_first_divergence(ours: list[int], theirs: list[int], place: int | None) -> None:
     assert first_divergence(ours, theirs) == first_divergence(theirs, ours) == place
+
+
+def test_pooled_figures_are_sums_over_sums() -> None:
+    one, three = made("ar", AR[:1]), made("ar", AR)
+    together = pooled([one, three])
+    assert (together["tokens"], together["nfe"], together["forwards"], together["tpf"]) == (4, 4, 4, 1.0)
+    assert together["tokens_per_second"] == pytest.approx(4 / (0.004 + 0.008)) and together["acceptance_length"] is None
+    assert pooled([])["tpf"] is None and pooled([])["tokens_per_second"] is None
