@@ -339,7 +339,8 @@ class BatchRun:
         steps = None
         try:
             began_ns = time.perf_counter_ns()
-            decoders = [row.decoder(lambda: time.perf_counter_ns() - began_ns) for row in self.rows]
+            # Whole microseconds: finer than any forward, and a tenth of a saved trace less.
+            decoders = [row.decoder(lambda: (time.perf_counter_ns() - began_ns) // 1000 * 1000) for row in self.rows]
             steps = together(self.engine.checkpoint.model, decoders, live, self.engine.graphs)
             while not over():
                 row, step = next(steps)
