@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -56,18 +58,27 @@ def tiny_engine(tiny_tokenizer: Tokenizer) -> Engine:
     return Engine(Checkpoint(model, tiny_tokenizer, model.config, "random", None, Path("random")))
 
 
-Command = Callable[..., tuple[int, str, str]]
+class Answer(NamedTuple):
+    """What a command said."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Answer]
 
 
 @pytest.fixture
 def nemodiff(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command line in this process: exit status, standard output, standard error."""
+    """The command line in this process."""
 
-    def call(*arguments: object) -> tuple[int, str, str]:
+    def call(*arguments: object, stdin: str = "") -> Answer:
         monkeypatch.setattr(sys, "argv", ["nemodiff", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
         with pytest.raises(SystemExit) as ended:
             main.run()
-        return ended.value.code, *capsys.readouterr()
+        return Answer(ended.value.code, *capsys.readouterr())
 
     return call
 

@@ -13,6 +13,7 @@ import pytest
 
 from nemodiff_core.checkpoint import bundled_path
 from nemodiff_core.trace import Trace
+from tests.conftest import Command
 
 ROOT = Path(__file__).parents[1]
 # The bundled model, unless NEMODIFF_TEST_MODEL asks for the same tests against another checkpoint.
@@ -20,64 +21,57 @@ OTHER = os.environ.get("NEMODIFF_TEST_MODEL")
 MODEL = ["--model", OTHER] if OTHER else []
 
 
-def nemodiff(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "nemodiff_cli.main", *arguments],
-        cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-
-
 def test_help_names_the_commands():
-    answer = nemodiff("--help")
+    answer = subprocess.run([sys.executable, "-m", "nemodiff_cli.main", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0
     for command in ("serve", "decode", "train", "eval", "info"):
         assert command in answer.stdout
 
 
 @pytest.mark.parametrize("mode", ["ar", "diffusion", "linear_spec"])
-def test_decode_saves_a_sound_trace_and_prints_its_text(mode: str, tmp_path: Path):
+def test_decode_saves_a_sound_trace_and_prints_its_text(mode: str, tmp_path: Path, nemodiff: Command):
     path = tmp_path / "run.json.gz"
     answer = nemodiff("decode", "Sort these numbers: 3 1 2", "--mode", mode, "-n", "12", "--candidates", "2", "--json", str(path), *MODEL)
-    assert answer.returncode == 0, answer.stderr
+    assert answer.status == 0, answer.err
     trace = Trace.load(path)
     assert trace.request["mode"] == mode
     assert 0 < len(trace.output.ids) <= 12
     for figure in ("tokens", "NFE", "TPF"):
-        assert figure in answer.stdout
-    assert ("acceptance" in answer.stdout) == (mode == "linear_spec")
+        assert figure in answer.out
+    assert ("acceptance" in answer.out) == (mode == "linear_spec")
 
 
-def test_several_prompts_are_one_batch_with_a_trace_each(tmp_path: Path):
+def test_several_prompts_are_one_batch_with_a_trace_each(tmp_path: Path, nemodiff: Command):
     prompts = ["Sort these numbers: 3 1 2", "Tell a story about a fox.", "-"]
     answer = nemodiff("decode", *prompts, "--mode", "linear_spec", "-n", "8", "--json", str(tmp_path / "run.json.gz"), *MODEL, stdin="What is 1 + 2?")
-    assert answer.returncode == 0, answer.stderr
-    assert "One batch of 3" in answer.stdout and "acceptance" in answer.stdout
+    assert answer.status == 0, answer.err
+    assert "One batch of 3" in answer.out and "acceptance" in answer.out
     traces = [Trace.load(tmp_path / f"run-{n}.json.gz") for n in (1, 2, 3)]
     assert [trace.request["prompt"] for trace in traces] == [*prompts[:2], "What is 1 + 2?"]
     assert all(trace.environment["batch"] == 3 and 0 < len(trace.output.ids) <= 8 for trace in traces)
 
 
-def test_decode_prints_nothing_but_the_trace_when_asked():
+def test_decode_prints_nothing_but_the_trace_when_asked(nemodiff: Command):
     answer = nemodiff("decode", "-", "--mode", "ar", "-n", "4", "--json", "-", *MODEL, stdin="Tell a story about a fox.")
-    assert answer.returncode == 0, answer.stderr
-    trace = Trace.from_json(answer.stdout)
+    assert answer.status == 0, answer.err
+    trace = Trace.from_json(answer.out)
     assert trace.request["prompt"] == "Tell a story about a fox."
-    assert "tokens" in answer.stderr
+    assert "tokens" in answer.err
 
 
-def test_info_describes_the_bundled_model():
+def test_info_describes_the_bundled_model(nemodiff: Command):
     answer = nemodiff("info", *MODEL[1:])
-    assert answer.returncode == 0, answer.stderr
+    assert answer.status == 0, answer.err
     folder = Path(OTHER) if OTHER else bundled_path()
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    assert folder.name in answer.stdout
-    assert f"{config['vocab_size']:,}" in answer.stdout
-    assert "fits a card of" in answer.stdout
+    assert folder.name in answer.out
+    assert f"{config['vocab_size']:,}" in answer.out
+    assert "fits a card of" in answer.out
     for form in ("float32", "bfloat16", "int8", "int4"):
-        assert f"\n{form} " in answer.stdout
+        assert f"\n{form} " in answer.out
 
 
-def test_info_says_what_fits_where_before_anything_is_downloaded(nemodiff, monkeypatch, tmp_path: Path):
+def test_info_says_what_fits_where_before_anything_is_downloaded(nemodiff: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     from nemodiff_core.analysis.released import RELEASED
 
     folder = tmp_path / "8B"
@@ -100,10 +94,10 @@ def test_info_says_what_fits_where_before_anything_is_downloaded(nemodiff, monke
 
 
 @pytest.mark.parametrize("form", ["int8", "int4"])
-def test_a_trace_of_quantised_weights_says_so(form: str, tmp_path: Path):
+def test_a_trace_of_quantised_weights_says_so(form: str, tmp_path: Path, nemodiff: Command):
     path = tmp_path / "run.json"
     answer = nemodiff("decode", "Sort these numbers: 3 1 2", "-n", "8", "--dtype", form, "--json", str(path), *MODEL)
-    assert answer.returncode == 0, answer.stderr
+    assert answer.status == 0, answer.err
     assert Trace.load(path).model["dtype"] == form
 
 
@@ -124,16 +118,16 @@ def test_a_trace_of_quantised_weights_says_so(form: str, tmp_path: Path):
         (["train", "--preset", "abacus"], "abacus"),
     ],
 )
-def test_mistakes_are_one_line_and_status_2(arguments: list[str], says: str):
+def test_mistakes_are_one_line_and_status_2(arguments: list[str], says: str, nemodiff: Command):
     answer = nemodiff(*arguments)
-    assert answer.returncode == 2
-    assert says in answer.stderr
-    assert len(answer.stderr.strip().splitlines()) == 1, answer.stderr
-    assert answer.stdout == ""
+    assert answer.status == 2
+    assert says in answer.err
+    assert len(answer.err.strip().splitlines()) == 1, answer.err
+    assert answer.out == ""
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["decode", "hello", "--mode", "telepathy"], ["serve", "--port", "x"]])
-def test_misspelt_arguments_are_status_2(arguments: list[str]):
+def test_misspelt_arguments_are_status_2(arguments: list[str], nemodiff: Command):
     answer = nemodiff(*arguments)
-    assert answer.returncode == 2
-    assert "Traceback" not in answer.stderr
+    assert answer.status == 2
+    assert "Traceback" not in answer.err
