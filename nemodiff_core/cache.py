@@ -54,14 +54,16 @@ class KVCache:
         (`advance`): a pass that keeps nothing has only borrowed it, and one that fails half-way leaves the cache
         as it was.
         """
-        end = self.length + keys.shape[2]
-        known_keys, known_values = self.read(layer, end)
-        room = known_keys.shape[2] - self.length
-        known_keys[:, :, self.length :] = keys[:, :, :room]
-        known_values[:, :, self.length :] = values[:, :, :room]
-        if end <= self.capacity:
-            return known_keys, known_values
-        return torch.cat((known_keys, keys[:, :, room:]), dim=2), torch.cat((known_values, values[:, :, room:]), dim=2)
+        count = keys.shape[2]
+        known = self.read(layer, self.length + count)
+        # A gradient cannot pass through the storage.
+        room = 0 if keys.requires_grad else known[0].shape[2] - self.length
+        both = []
+        for stored, new in zip(known, (keys, values)):
+            if room:
+                stored[:, :, self.length :] = new[:, :, :room]
+            both.append(stored if room == count else torch.cat((stored[:, :, : self.length + room], new[:, :, room:]), dim=2))
+        return both[0], both[1]
 
     def read(self, layer: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of one layer's first `end` keys and values, [batch, kv_heads, end, head_dim] each."""
