@@ -25,10 +25,24 @@ Lane = Callable[[Any, threading.Event], Running]  # (engine, stop) -> a run that
 
 
 @dataclass(frozen=True)
-class Job:
-    """Lanes to run in their order."""
+class Together:
+    """Lanes that share every forward on the page's own engine, a request each."""
 
-    lanes: tuple[Lane, ...]
+    requests: tuple[DecodeRequest, ...]
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def start(self, engine: Any, stop: threading.Event) -> Any:
+        """The engine's run of them all. Raises NemodiffError."""
+        return engine.run_batch(self.requests, stop)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Lanes to run in their order, or all at once."""
+
+    lanes: tuple[Lane, ...] | Together
     blind: Any = None  # the round of a blind race (ui/blind.py)
 
 
@@ -44,6 +58,13 @@ def recorded(trace: Trace) -> Lane:
     return lambda engine, stop: Recorded(trace)
 
 
+def batch(requests: Sequence[DecodeRequest], limits: Limits) -> Job:
+    """A job of one lane a request, all in one batch. Raises RequestError where the host does not allow one of them."""
+    for request in requests:
+        request.check(limits)
+    return Job(Together(tuple(requests)))
+
+
 def _lane(request: DecodeRequest) -> Lane:
     return lambda engine, stop: engine.run(request, stop=stop)
 
@@ -53,13 +74,15 @@ def elsewhere(request: DecodeRequest, engine_of: Callable[[threading.Event], Any
 
     def start(engine: Any, stop: threading.Event) -> Running:
         other = engine_of(stop)
-        return _Elsewhere(other.run(request, stop=stop), other.checkpoint.tokenizer.piece)
+        return Elsewhere(other.run(request, stop=stop), other.checkpoint.tokenizer.piece)
 
     return start
 
 
 @dataclass(frozen=True)
-class _Elsewhere:
+class Elsewhere:
+    """A run of another engine, which knows how its tokens are written."""
+
     run: Running
     piece: Callable[[int], str]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from nemodiff_core.errors import NemodiffError
 
-from ui.jobs import Lane, Recorded
+from ui.jobs import Lane, Recorded, Together
 from ui.messages import Writer
 from ui.runs import RunRecord
 
@@ -23,16 +23,15 @@ RATE_HZ = 25.0
 _Item = tuple[str, int, Any]  # what, lane, content
 
 
-def stream(engine: Any, lanes: Sequence[Lane], record: RunRecord, rate_hz: float = RATE_HZ) -> Iterator[str]:
-    """Run the lanes one after another and yield the messages of the live protocol.
+def stream(engine: Any, lanes: Sequence[Lane] | Together, record: RunRecord, rate_hz: float = RATE_HZ) -> Iterator[str]:
+    """Run the lanes, one after another or as one batch, and yield the messages of the live protocol.
 
     Leaving the generator early (a closed tab, a cancelled event) or setting `record.stop` ends the run
     between two steps. A run that fails ends with a `fault` message.
     """
     items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-    worker = threading.Thread(
-        target=_decode, args=(engine, lanes, record.stop, items), name="nemodiff-run", daemon=True
-    )
+    decode = _decode_together if isinstance(lanes, Together) else _decode
+    worker = threading.Thread(target=decode, args=(engine, lanes, record.stop, items), name="nemodiff-run", daemon=True)
     writer = Writer(record)
     worker.start()
     try:
@@ -66,30 +65,54 @@ def _decode(
     except NemodiffError as error:
         items.put(("fault", lane, str(error)))
     except Exception as error:  # the page must hear of it whatever it was, and the process lives on
-        items.put(("fault", lane, f"The run failed ({type(error).__name__}: {error}); change a setting or run it again."))
+        items.put(("fault", lane, _failed(error)))
     finally:
         items.put(None)
 
 
+def _decode_together(
+    engine: Any, lanes: Together, stop: threading.Event, items: queue.SimpleQueue[_Item | None]
+) -> None:
+    try:
+        batch = lanes.start(engine, stop)
+        try:
+            for lane, row in enumerate(batch.rows):
+                items.put(("open", lane, (row.trace(), engine.checkpoint.tokenizer.piece, False)))
+            for lane, step in batch:
+                items.put(("step", lane, step))
+        finally:
+            batch.close()
+        finished = [row.trace() for row in batch.rows]
+        for lane in range(len(finished)):
+            items.put(("end", lane, finished[: lane + 1]))
+    except Exception as error:  # as above
+        items.put(("fault", 0, str(error) if isinstance(error, NemodiffError) else _failed(error)))
+    finally:
+        items.put(None)
+
+
+def _failed(error: Exception) -> str:
+    return f"The run failed ({type(error).__name__}: {error}); change a setting or run it again."
+
+
 def _messages(items: queue.SimpleQueue[_Item | None], writer: Writer, gap: float) -> Iterator[str]:
-    pending: list[dict[str, Any]] = []
-    pending_lane = 0
+    pending: dict[int, list[dict[str, Any]]] = {}  # by lane
     sent = float("-inf")
     while True:
         try:
             # With steps in hand, wait only until they are due; with none, wait for the decoder.
             item = items.get(timeout=max(0.0, sent + gap - time.monotonic()) if pending else None)
         except queue.Empty:
-            yield writer.steps(pending_lane, pending)
-            pending, sent = [], time.monotonic()
+            for lane, steps in pending.items():
+                yield writer.steps(lane, steps)
+            pending, sent = {}, time.monotonic()
             continue
         if item is not None and item[0] == "step":
-            pending.append(item[2].to_dict())
-            pending_lane = item[1]
+            pending.setdefault(item[1], []).append(item[2].to_dict())
             continue
-        if pending:
-            yield writer.steps(pending_lane, pending)
-            pending, sent = [], time.monotonic()
+        for lane, steps in pending.items():
+            yield writer.steps(lane, steps)
+        pending = {}
         if item is None:
             return
         what, lane, content = item

@@ -16,7 +16,7 @@ from nemodiff_core.trace import Trace
 
 from ui import blind, files
 from ui.ballot import BallotForm
-from ui.jobs import Job, Lane, decode, elsewhere, recorded
+from ui.jobs import Job, Lane, batch, decode, elsewhere, recorded
 from ui.messages import traces_of, write_traces
 from ui.mode_form import DEFAULTS, ModeForm, named, request_fields
 from ui.naming import MODES, model_name, title
@@ -76,8 +76,11 @@ class Race:
         self.present = gr.State([number < len(LANES) for number in range(MOST)])
         self.lanes = [LaneForm.build(limits, number, names) for number in range(MOST)]
         self.add = gr.Button("Add a lane", size="sm", elem_id="nd-race-add")
+        self.batch = gr.Checkbox(
+            False, label="Run the lanes as one batch", info="They share every forward, so only the batch has a clock.", elem_id="nd-race-batch"
+        )
         self.ballot = BallotForm.build()
-        self.inputs = [self.present, self.ballot.blind, self.ballot.prompts, *(part for lane in self.lanes for part in lane.inputs())]
+        self.inputs = [self.present, self.batch, self.ballot.blind, self.ballot.prompts, *(part for lane in self.lanes for part in lane.inputs())]
 
     def connect(self, shell: Any) -> None:
         self.store = shell.app.store
@@ -109,7 +112,7 @@ class Race:
         shell.start([shell.player.raised("nextprompt")], following, [])
 
     def job(self, general: dict[str, Any], values: Sequence[Any], limits: Any) -> Job:
-        present, is_blind, listed, *rest = values
+        present, as_batch, is_blind, listed, *rest = values
         every = [rest[at : at + LaneForm.WIDTH] for at in range(0, len(rest), LaneForm.WIDTH)]
         plans = [plan for plan, there in zip(every, present) if there]
         if not FEWEST <= len(plans) <= MOST:
@@ -118,6 +121,12 @@ class Race:
         traces = {run: traces_of(self.store.get(run))[0] for run in opened}
         asked = blind.prompts(listed if is_blind else "", general["prompt"])
         made = [traces.get(plan[0]) or (plan[1], request({**general, "prompt": asked[0]}, named(plan[2:]))) for plan in plans]
+        if as_batch:
+            if is_blind:
+                raise RequestError("Blind lanes run one after another, so that nobody can tell them by their pace; untick one of the two.")
+            if any(isinstance(lane, Trace) or lane[0] not in (None, self.models.names[0]) for lane in made):
+                raise RequestError("A batch shares the forwards of one model; use settings on the first model in every lane, or untick it.")
+            return batch([asked for _, asked in made], limits)
         if not is_blind:
             return Job(tuple(self._lane(lane, limits) for lane in made))
         if traces and any(trace.request.get("prompt") != prompt for trace in traces.values() for prompt in asked):

@@ -52,6 +52,14 @@ def screen(served: Any, new_page: Callable[..., Page]) -> RaceScreen:
     return RaceScreen(new_page(), served.url)
 
 
+def test_lanes_run_as_one_batch_and_the_replay_says_so(screen: RaceScreen):
+    screen.page.locator("#nd-race-batch input").check()
+    screen.race(3)
+    screen.end()
+    expect(screen.player.locator(".ndp-clock-note")).to_contain_text("as one batch")
+    expect(screen.player.locator(".ndp-lane").nth(2).locator(".ndp-badge")).to_have_text(re.compile(r"identical to AR · (\d+)/\1 tokens"))
+
+
 def test_lanes_are_added_changed_removed_and_raced(screen: RaceScreen):
     page = screen.page
     add = page.locator("#nd-race-add")

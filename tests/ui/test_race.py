@@ -20,7 +20,7 @@ from ui.jobs import Job, elsewhere, recorded
 from ui.live import stream
 from ui.loader import Loader, ModelChoice, Models
 from ui.lossless import identity, verdicts
-from ui.messages import documents, write_traces
+from ui.messages import documents, traces_of, write_traces
 from ui.mode_form import DEFAULTS, ModeForm
 from ui.naming import title
 from ui.race import LaneForm, Race
@@ -36,9 +36,9 @@ def lane(opened: str = "", model: str | None = "tiny", **form: Any) -> list[Any]
     return [opened, model, *(values[name] for name in ModeForm.FIELDS)]
 
 
-def values(*lanes: list[Any], blind_race: bool = False, prompts: str = "") -> list[Any]:
+def values(*lanes: list[Any], as_batch: bool = False, blind_race: bool = False, prompts: str = "") -> list[Any]:
     rest = [*lanes, *[lane()] * (race.MOST - len(lanes))]
-    return [[n < len(lanes) for n in range(race.MOST)], blind_race, prompts, *(value for each in rest for value in each)]
+    return [[n < len(lanes) for n in range(race.MOST)], as_batch, blind_race, prompts, *(value for each in rest for value in each)]
 
 
 class FakeEngine:
@@ -87,6 +87,37 @@ def test_a_race_needs_two_lanes_and_keeps_the_hosts_limits(view: Race):
         view.job(GENERAL, values(lane()), LIMITS)
     with pytest.raises(RequestError, match="block_length"):
         view.job(GENERAL, values(lane(mode="ar"), lane(block_length=64)), Limits(max_block_length=32))
+
+
+def test_lanes_of_a_batch_share_their_forwards_and_say_so(view: Race, tiny_engine: Any):
+    job = view.job(GENERAL, values(lane(mode="ar"), lane(block_length=4), lane(mode="linear_spec", block_length=4), as_batch=True), LIMITS)
+    record = view.store.create("me", lanes=len(job.lanes))
+    messages = [json.loads(text) for text in stream(tiny_engine, job.lanes, record)]
+    assert [m["lane"] for m in messages if m["type"] == "open"] == [0, 1, 2]
+    assert max(n for n, m in enumerate(messages) if m["type"] == "open") < min(n for n, m in enumerate(messages) if m["type"] == "end")
+    finished = traces_of(record)
+    assert [trace.environment["batch"] for trace in finished] == [3, 3, 3]
+    assert [trace.request["mode"] for trace in finished] == ["ar", "diffusion", "linear_spec"]
+    assert finished[0].output.ids == finished[2].output.ids
+
+
+def test_a_batch_that_fails_says_why(view: Race, tiny_engine: Any):
+    job = view.job({**GENERAL, "max_new_tokens": 2000}, values(lane(mode="ar"), lane(mode="linear_spec"), as_batch=True), Limits(max_new_tokens=4000))
+    record = view.store.create("me", lanes=len(job.lanes))
+    (fault,) = [json.loads(text) for text in stream(tiny_engine, job.lanes, record)]
+    assert fault["type"] == "fault" and "at most 1024" in fault["text"]
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        (values(lane(), lane(mode="ar"), as_batch=True, blind_race=True), "untick one"),
+        (values(lane(), lane(mode="ar", model="big"), as_batch=True), "one model"),
+    ],
+)
+def test_what_cannot_share_its_forwards_is_refused(view: Race, form: list[Any], says: str):
+    with pytest.raises(RequestError, match=says):
+        view.job(GENERAL, form, LIMITS)
 
 
 def test_lanes_come_and_go_but_never_fewer_than_two():

@@ -150,9 +150,13 @@ export function raceNote(complete, speed, lanes) {
   const saved = lanes.filter((lane) => lane.tail?.opened);
   const devices = new Set(lanes.filter((lane) => !saved.includes(lane)).map((lane) => lane.head.model?.device));
   const [device] = devices;
+  // Lanes that run one after another are open one at a time.
+  const together = lanes.some((lane) => lane.tail?.environment?.batch > 1) || lanes.filter((lane) => !lane.tail).length > 1;
   const where = devices.size === 1 && device ? `the same device (${device})` : 'the same device';
+  if (!complete && together) return `Running live as one batch: the lanes share every forward on ${where}.`;
   if (!complete) return `Running live: the lanes run one after another on ${where}, then replay together.`;
   const clock = speed.rate === null ? 'one forward per tick, not by the clock' : `${speed.label} on the measured clock`;
   const earlier = saved.map((lane) => ` ${laneName(lane, lanes)} is a saved trace with the times of its own run${lane.head.model?.device ? ` (${lane.head.model.device})` : ''}.`);
+  if (together) return `Replay: ${clock}. The lanes ran as one batch on ${where}: they share every forward, and every time is the batch’s.`;
   return `Replay: ${clock}. The lanes ran one after another on ${where}; each lane’s time counts from its own start.${earlier.join('')}`;
 }
