@@ -2,18 +2,20 @@
 
 The child begins with its parent's steps up to that point, so it replays as one run. Then the text that stands is
 put through the model again (a prefill), and the decoder goes on from there: in block diffusion with the open
-block as it stood, in the other modes behind the text's last settled token.
+block as it stood, in `refine` and `infill` with what is left of the given text, in the other modes behind the
+text's last settled token.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 
+from nemodiff_core import remains
 from nemodiff_core.decode import MODES
 from nemodiff_core.decode.calls import Call, Decoding, NewCache, prefill, read
 from nemodiff_core.decode.canvas import Clock, Recorder, event
@@ -25,7 +27,7 @@ from nemodiff_core.request import DecodeRequest, changed_request
 from nemodiff_core.trace import EMITTED, Step, TokenEvent, Trace
 
 Action = Literal["none", "pin", "remask", "ban", "force"]
-CONTINUABLE = ("ar", "diffusion", "linear_spec", "quadratic_spec")
+_ONWARDS = ("ar", "linear_spec", "quadratic_spec")  # modes that know nothing behind the text
 _FILLING = ("denoise", "revise", "commit")
 
 
@@ -55,8 +57,6 @@ def fork(engine: Engine, parent: Trace, what: Intervention, stop: threading.Even
 
 def _check_parent(engine: Engine, parent: Trace, what: Intervention) -> None:
     checkpoint = engine.checkpoint
-    if parent.request["mode"] not in CONTINUABLE:
-        raise RequestError(f"a run of mode {parent.request['mode']} cannot be continued; continue one of {', '.join(CONTINUABLE)}.")
     if parent.model["id"] != checkpoint.id:
         raise RequestError(f"the run was made by {parent.model['id']}, but {checkpoint.id} is loaded; run its prompt again here.")
     if not -1 <= what.step < len(parent.steps):
@@ -87,8 +87,8 @@ class _Plan:
             raise RequestError(f"there is no token to {what.action} in this cell yet; choose another cell or a later step.")
         elif what.action == "pin":
             self.what = what = replace(what, token=standing)
-        self.block = 0
-        self.begin = self._begin_of_block(parent) if request.mode == "diffusion" else self._begin_of_text()
+        self.block, self.more = 0, {}
+        self.begin, self.reach = self._reach(engine, parent)
         self.written = self._text(self.begin)
         end = self.origin + request.max_new_tokens
         if what.position is not None and what.position >= end:
@@ -101,14 +101,16 @@ class _Plan:
             raise RequestError(f"prompt, answer and one block do not fit the model's {context} positions; lower max_new_tokens.")
         if request.mode == "diffusion":
             self._open_block()
-        elif what.action in ("pin", "force"):
+        elif request.mode in _ONWARDS and what.action in ("pin", "force"):
             self.written = [*self.written, what.token]
-        if what.action in ("pin", "force"):
-            self._pin()
+        if what.position is not None:
+            self._repin()
 
     def _standing(self, position: int) -> int | None:
         cell = self.canvas.cells.get(position)
-        return cell.token if cell is not None and cell.status in EMITTED else None
+        # A draft that is revised is text, although it is not settled; one that is to be verified is none.
+        stands = (*EMITTED, "draft") if self.request.mode == "refine" else EMITTED
+        return cell.token if cell is not None and cell.status in stands else None
 
     def _text(self, end: int) -> list[int]:
         """Tokens from the prompt's end to `end`. Raises RequestError where one is open."""
@@ -116,6 +118,22 @@ class _Plan:
         if None in tokens:
             raise RequestError("a cell before this one is still open; choose a later step, or a cell further left.")
         return tokens
+
+    def _reach(self, engine: Engine, parent: Trace) -> tuple[int, int]:
+        """Where the child begins, and from where on its canvas is empty."""
+        mode, steps = self.request.mode, parent.steps[: self.what.step + 1]
+        if mode == "diffusion":
+            begin = self._begin_of_block(parent)
+            return begin, begin + self.request.block_length
+        if mode in _ONWARDS:
+            return (begin := self._begin_of_text()), begin
+        change = remains.Change(self.what.action, self.what.position, self.what.token)
+        if mode == "refine":
+            rest = remains.of_draft(engine.checkpoint, parent, steps, self.canvas, change)
+        else:
+            rest = remains.of_template(engine.checkpoint, parent, self.request, steps, self.canvas, change)
+        self.block, self.more = rest.block, {"given": rest.given, **rest.more}
+        return rest.begin, rest.reach
 
     def _begin_of_text(self) -> int:
         if self.what.position is not None:
@@ -126,9 +144,12 @@ class _Plan:
         """Start of the block that holds the position, or of the one in progress."""
         position = self.what.position
         for step in reversed(parent.steps[: self.what.step + 1]):
+            if step.phase == "prefill" and position is None and parent.request["mode"] == "diffusion":
+                self.block = step.block  # what a child's parent did behind it is no more
+                return step.span[1]
             if step.phase not in _FILLING:
                 continue
-            if position is None and step.phase == "commit":
+            if position is None and remains.closes(parent, step):
                 self.block = step.block + 1
                 return step.span[1]
             if position is None or step.span[0] <= position < step.span[0] + parent.request["block_length"]:
@@ -147,13 +168,16 @@ class _Plan:
         cells = {p - self.begin: self._standing(p) for p in range(self.begin, self.begin + size)}
         kept = {offset: token for offset, token in cells.items() if token is not None and self.begin + offset != opened}
         bans = {opened - self.begin: frozenset((self.what.token,))} if self.what.action == "ban" else {}
-        self.standing = Standing(kept, bans)
+        self.more = {"standing": Standing(kept, bans)}
 
-    def _pin(self) -> None:
+    def _repin(self) -> None:
+        """The cell of the change is pinned, or no longer."""
         offset = self.what.position - self.origin
         pins = tuple(pin for pin in self.request.pins if pin[0] != offset)
-        if self.request.mode == "diffusion":
-            self.request = changed_request(self.request.model_dump(), {"pins": (*pins, (offset, self.what.token))})
+        if self.what.action in ("pin", "force"):
+            pins = (*pins, (offset, self.what.token))
+        if self.request.mode in ("diffusion", "refine"):
+            self.request = changed_request(self.request.model_dump(), {"pins": pins})
 
     def inner(self) -> DecodeRequest:
         """The request as the decoder sees it, for which the text so far is part of the prompt."""
@@ -170,12 +194,12 @@ class _Plan:
     def events(self) -> tuple[TokenEvent, ...]:
         """What the intervention does to the canvas: the child's first forward carries it."""
         what, made = self.what, []
-        reach = self.begin + self.request.block_length if self.request.mode == "diffusion" else self.begin
+        reach = self.reach
         if what.action in ("remask", "ban") and self._standing(what.position) is not None:
             made.append(TokenEvent(what.position, self._standing(what.position), "remask"))
         if what.action in ("pin", "force"):
             reach = max(reach, what.position + 1)
-            if self.request.mode != "diffusion":  # which shows its pins itself
+            if self.request.mode in _ONWARDS:  # the others show their pins themselves
                 made.append(TokenEvent(what.position, what.token, "pin"))
         dropped = sorted(p for p, cell in self.canvas.cells.items() if p >= reach and cell.token is not None and cell.status != "rejected")
         return (*made, *(TokenEvent(p, self.canvas.cells[p].token, "reject") for p in dropped))
@@ -198,6 +222,11 @@ class _Child(Run):
                 "action": what.action, "position": what.position, "token": plan.what.token, "changes": dict(what.changes),
             },
         }  # fmt: skip
+
+    def __iter__(self) -> Iterator[Step]:
+        """The steps of the whole run: its parent's up to the change, then its own."""
+        yield from self._copied
+        yield from super().__iter__()
 
     def trace(self) -> Trace:
         return replace(super().trace(), parent=self._parent)
@@ -239,17 +268,16 @@ class _Child(Run):
             yield from read(Sampler(tokenizer.mask_id).choose(logits))
             yield Recorder(clock).step("prefill", 0, len(text), 0)
             return
-        if plan.what.action == "ban" and request.mode != "diffusion":
+        if plan.what.action == "ban" and request.mode in _ONWARDS:
             sampler = Sampler(tokenizer.mask_id, request.temperature, request.top_p, request.candidates, generator=generator)
             chosen = yield from _anything_but(model, text, plan.what.token, sampler, Recorder(clock, request.candidates))
             text.append(chosen)
             request = request.model_copy(update={"max_new_tokens": request.max_new_tokens - 1})
             if request.max_new_tokens < 1 or (request.stop_at_eos and chosen == tokenizer.eos_id):
                 return
-        more = {"standing": plan.standing} if request.mode == "diffusion" else {}
         yield from MODES[request.mode](
             model, text, request, eos_id=tokenizer.eos_id, mask_id=tokenizer.mask_id, generator=generator, clock=clock,
-            end_think_id=self.engine.end_think_id, **more,
+            end_think_id=self.engine.end_think_id, **plan.more,
         )  # fmt: skip
 
 

@@ -119,6 +119,13 @@ class Models:
             self._loaded[wanted] = loader
         return loader.engine
 
+    def holding(self, checkpoint: str) -> Any:
+        """The engine that has loaded a checkpoint, by its id; the page's own where none has. Raises NemodiffError."""
+        if self.own.engine is None:
+            raise NemodiffError(self.own.problem or "This needs the model, which is still loading; try again when it is there.")
+        engines = [self.own.engine, *(loader.engine for loader in list(self._loaded.values()))]
+        return next((engine for engine in engines if engine.checkpoint.id == checkpoint), self.own.engine)
+
 
 def warm_up(engine: Any, tell: Callable[[str, float], None] = lambda what, share: None) -> None:
     """A few tokens in every mode: first forwards are slow, and the first lane of a race must not pay for them.

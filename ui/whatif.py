@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,8 @@ import gradio as gr
 from nemodiff_core.errors import NemodiffError, RequestError
 from nemodiff_core.trace import Trace
 
-from ui.jobs import Job, recorded
+from ui.jobs import Elsewhere, Job, recorded
+from ui.loader import Models
 from ui.messages import Writer, traces_of
 from ui.parts import as_object, notice
 from ui.runs import RunRecord, RunStore
@@ -26,17 +28,23 @@ def trace_of(record: RunRecord, lane: Any) -> Trace:
     return finished[lane]
 
 
-def fork_job(store: RunStore) -> Callable[..., Job]:
-    """The maker of a job that continues what the event names: the parent in the first lane, its child in the second."""
+def fork_job(store: RunStore, models: Models) -> Callable[..., Job]:
+    """The maker of a job that continues what the event names: the parent in the first lane, its child in the second.
+
+    What cannot be done is refused here, before the page has left the parent.
+    """
 
     def make(event: gr.EventData) -> Job:
         asked = as_object(event._data)
         parent = trace_of(store.get(asked.get("run")), asked.get("lane"))
+        engine = models.holding(parent.model["id"])
+        from nemodiff_core.fork import fork  # torch comes with it: not before the model is there
 
-        def child(engine: Any, stop: Any) -> Any:
-            from nemodiff_core.fork import fork  # torch comes with it: not before the model is there
+        what = intervention(asked, engine.checkpoint.tokenizer)
+        fork(engine, parent, what)
 
-            return fork(engine, parent, intervention(asked, engine.checkpoint.tokenizer), stop)
+        def child(_: Any, stop: Any) -> Any:
+            return Elsewhere(fork(engine, parent, what, stop), engine.checkpoint.tokenizer.piece)
 
         return Job((recorded(parent), child))
 
@@ -74,26 +82,39 @@ def one_token(text: str, tokenizer: Any) -> int:
     raise RequestError(f"“{text[:40]}” is {len(tried[0])} tokens ({pieces}), and a cell holds one; write one of them.")
 
 
-def explain(store: RunStore, engine: Any, asked: Any) -> Iterator[tuple[Any, Any]]:
+def explain(store: RunStore, models: Models, asked: Any) -> Iterator[tuple[Any, Any]]:
     """Look for wrong commits and regret in a run: (message for the player, notice). The run keeps what was found."""
-    from nemodiff_core.analysis.regret import regret
-
     asked = as_object(asked)
     record = store.get(asked.get("run"))
     lane = asked.get("lane")
     trace = trace_of(record, lane)
-    if record.owner is None:
-        raise NemodiffError("This is a recorded run that everybody sees; run its prompt yourself, then look at your own run.")
-    yield gr.skip(), notice("Putting the run’s commits through the model again, one at a time…", calm=True)
-    with engine.turn(lambda: False):
-        found = regret(engine.checkpoint, trace)
-    wrong = sum(note["kind"] == "wrong_commit" for note in found.annotations)
-    message = Writer(record).notes(lane, found.annotations, lambda i: found.vocabulary[str(i)])
+    engine = models.holding(trace.model["id"])
+    from nemodiff_core.analysis.regret import regret
+
+    annotations, message = trace.annotations, _notes(record, lane)
+    if message is None:  # a recorded run is everybody's, and may have been looked at for somebody else
+        yield gr.skip(), notice("Putting the run’s commits through the model again, one at a time…", calm=True)
+        with engine.turn(lambda: False):
+            found = regret(engine.checkpoint, trace)
+        annotations = found.annotations
+        message = Writer(record).notes(lane, annotations, lambda i: found.vocabulary[str(i)])
+    wrong = sum(note["kind"] == "wrong_commit" for note in annotations)
     cells = f"{wrong} {'cell' if wrong == 1 else 'cells'}"
     said = f"{cells} would have become another token, had the commits of a step come one at a time." if wrong else (
         "No wrong commit: every cell would have become the same token, had the commits of a step come one at a time."
     )
     yield message, notice(said, calm=True)
+
+
+def _notes(record: RunRecord, lane: int) -> str | None:
+    """The message by which a run was told what was found in a lane; None where nobody has looked."""
+    for message in reversed(record.log):
+        told = json.loads(message)
+        if told["type"] != "notes":
+            return None
+        if told["lane"] == lane:
+            return message
+    return None
 
 
 def _whole(value: Any, name: str) -> int | None:

@@ -7,8 +7,8 @@ as it fits into the block that starts at the last given token before the gap.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -23,17 +23,26 @@ from nemodiff_core.trace import Score, TokenEvent
 
 @dataclass(frozen=True)
 class Gap:
-    """A hole of `shortest` to `longest` tokens; `first` and `others` [vocab] bool say what its cells may become."""
+    """A hole of `shortest` to `longest` tokens; `first` and `others` [vocab] bool say what its cells may become.
+
+    Where a run goes on in its midst, a gap of a known length holds tokens already: `stands` by offset, of which
+    `pinned` stay whatever comes. `bans` says by offset what a cell may not become besides.
+    """
 
     shortest: int
     longest: int
     first: torch.Tensor
     others: torch.Tensor
+    stands: Mapping[int, int] = field(default_factory=dict)
+    pinned: frozenset[int] = frozenset()
+    bans: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     def banned(self, size: int) -> torch.Tensor:
         """[size, vocab] bool for a block of `size` whose cell 1 is the first of the gap."""
         banned = (~self.others).repeat(size, 1)
         banned[1] = ~self.first
+        for offset, tokens in self.bans.items():
+            banned[1 + offset, list(tokens)] = True
         return banned
 
 
@@ -88,12 +97,17 @@ def decode(
                 score = yield from _try(denoiser, part, start, number, tried, eos_id)
                 if score > best:
                     best, length = score, tried
-        denoiser.begin(seed, _around(rest, length, size, mask_id, eos_id), length + 1)
-        yield from _fill(denoiser, part, "denoise", start, number, length)
+        stands = {1 + offset: token for offset, token in part.stands.items()}
+        denoiser.begin(seed, _around(rest, length, size, mask_id, eos_id) | stands, length + 1)
+        pins = tuple(TokenEvent(start + offset, part.stands[offset], "pin") for offset in sorted(part.pinned))
+        before_filling = record.count
+        yield from _fill(denoiser, part, "denoise", start, number, length, first=pins)
+        if record.count > before_filling:
+            pins = ()
         filled = block.cells[1 : length + 1]
         logits = yield causal(model, [seed, *filled], cache, write=True)
         scores = yield from _scores(start, filled, logits[:-1], mask_id)
-        yield record.step("commit", start, start + length, number, (), (), scores)
+        yield record.step("commit", start, start + length, number, pins, (), scores)
         before, written = logits[-1:], [*written, *filled]
 
 
@@ -104,7 +118,15 @@ def _scores(start: int, tokens: Sequence[int], logits: torch.Tensor, mask_id: in
 
 
 def _fill(
-    denoiser: Denoiser, gap: Gap, phase: str, start: int, number: int, length: int, quiet: bool = False
+    denoiser: Denoiser,
+    gap: Gap,
+    phase: str,
+    start: int,
+    number: int,
+    length: int,
+    *,
+    first: tuple[TokenEvent, ...] = (),
+    quiet: bool = False,
 ) -> Decoding[None]:
     """Denoise the `length` cells of the gap at `start`, whose block begins one cell before it."""
     size = len(denoiser.block.cells)
@@ -114,9 +136,10 @@ def _fill(
         number,
         denoiser.policy(length),
         lambda: length + 1,
-        fixed=frozenset((0, *range(length + 1, size))),
+        fixed=frozenset((0, *(1 + offset for offset in gap.pinned), *range(length + 1, size))),
         banned=gap.banned(size),
         limit=denoiser.request.max_forwards_per_block,
+        first=first,
         span=range(start, start + length),
         quiet=quiet,
     )

@@ -38,9 +38,9 @@ def run(engine: Any, **fields: Any) -> Trace:
 
 def child(engine: Any, parent: Trace, what: Intervention) -> Trace:
     made = fork(engine, parent, what)
-    for _ in made:
-        pass
+    seen = list(made)
     trace = made.trace()
+    assert seen == trace.steps, "whoever follows the child sees its parent's steps first"
     assert trace.parent["trace"] == parent.id and trace.parent["step"] == what.step
     assert trace.steps[: what.step + 1] == parent.steps[: what.step + 1]
     assert trace.canvas_at(len(trace.steps) - 1).output() == trace.output.ids
@@ -184,3 +184,104 @@ def test_standing_cells_of_the_open_block_survive(engine: Any):
     assert {p: made.output.ids[p - origin] for p in stood if p - origin < len(made.output.ids)} == {
         p: t for p, t in stood.items() if p - origin < len(made.output.ids)
     }
+
+
+JSON = "Turn this into JSON: Hugo is from Delhi and 80 years old."
+GIVEN = {
+    "refine": {"draft": '{"name": "Hugo", "city": "Rome", "age": 81}', "revise_bound": 0.3},
+    "infill": {"template": '{"name": "▢", "city": "▢{1,3}", "age": ▢{1,2}}', "block_length": 16},
+}
+
+
+def edited(engine: Any, mode: str) -> Trace:
+    """A run of a mode that is given text; it takes forwards of every kind to come to its answer."""
+    return run(engine, mode=mode, prompt=JSON, max_new_tokens=40, **GIVEN[mode])
+
+
+@pytest.mark.parametrize("mode", GIVEN)
+def test_given_text_goes_on_from_every_step(engine: Any, mode: str):
+    parent = edited(engine, mode)
+    assert {"refine": "revise", "infill": "verify"}[mode] in {step.phase for step in parent.steps}
+    for step in range(-1, len(parent.steps) - 1):
+        assert child(engine, parent, Intervention(step)).output.ids == parent.output.ids, step
+    with pytest.raises(NemodiffError, match="over at this step"):
+        fork(engine, parent, Intervention(len(parent.steps) - 1))
+
+
+@given(mode=st.sampled_from(list(GIVEN)), action=st.sampled_from(["pin", "remask", "ban", "force"]), where=st.floats(0, 1), share=st.floats(0, 1), twice=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_a_cell_of_given_text_is_changed_and_the_rest_is_written_around_it(
+    engine: Any, mode: str, action: str, where: float, share: float, twice: bool
+):
+    parent = edited(engine, mode)
+    if twice:
+        parent = child(engine, parent, Intervention(len(parent.steps) - 1, "pin", len(parent.prompt.ids) + 4))
+    step = round(share * (len(parent.steps) - 1))
+    reached = cells(parent, step)
+    if not reached:
+        return
+    position = reached[round(where * (len(reached) - 1))]
+    offset, stood = position - len(parent.prompt.ids), parent.canvas_at(step).cells[position].token
+    token = {"ban": stood, "force": engine.checkpoint.tokenizer.encode_plain("9")[0]}.get(action)
+    try:
+        made = child(engine, parent, Intervention(step, action, position, token))
+    except NemodiffError as refused:
+        assert mode == "infill" and ("given text" in str(refused) or "may not hold" in str(refused))
+        return
+    assert made.request["mode"] == mode
+    if mode == "refine":
+        assert len(made.output.ids) == len(parent.output.ids)
+    if action == "ban":
+        assert made.output.ids[offset] != token
+    elif action != "remask":
+        assert made.output.ids[offset] == (stood if action == "pin" else token)
+
+
+@pytest.mark.parametrize("mode", GIVEN)
+@pytest.mark.parametrize("onto", MODES)
+def test_given_text_goes_on_in_another_mode(engine: Any, mode: str, onto: str):
+    parent = edited(engine, mode)
+    step = next(s.index for s in parent.steps if s.phase == "commit" and s.index > 1)
+    made = child(engine, parent, Intervention(step, changes={"mode": onto}))
+    stood = parent.canvas_at(step).output()
+    assert made.output.ids[: len(stood)] == stood and len(made.output.ids) > len(stood)
+
+
+def test_what_a_gap_and_the_text_around_it_refuse(engine: Any):
+    parent = edited(engine, "infill")
+    last, origin = len(parent.steps) - 1, len(parent.prompt.ids)
+    pinned = {e.position for s in parent.steps for e in s.events if e.kind == "pin"}
+    gap = next(origin + i for i in range(len(parent.output.ids)) if origin + i not in pinned)
+    quote = engine.checkpoint.tokenizer.encode_plain('"')[0]
+    with pytest.raises(NemodiffError, match="would not parse"):
+        fork(engine, parent, Intervention(last, "force", gap, quote))
+    with pytest.raises(NemodiffError, match="change the text in Edit"):
+        fork(engine, parent, Intervention(last, "remask", origin))
+    with pytest.raises(NemodiffError, match="not been reached"):
+        fork(engine, parent, Intervention(0, "force", gap, parent.output.ids[gap - origin]))
+
+
+def test_a_commit_pass_that_reopens_its_block_can_be_gone_on_from(engine: Any):
+    parent = run(engine, mode="diffusion", prompt="Tell me a story about Leo and a small cup.", threshold=0.5, max_new_tokens=40, revise_rounds=4, revise_bound=0.3, block_length=16)
+    reopening = [s.index for s in parent.steps if s.phase == "commit" and any(e.kind == "remask" for e in s.events)]
+    assert reopening
+    for step in reopening:
+        assert child(engine, parent, Intervention(step)).steps[step + 1].phase == "prefill"
+
+
+@pytest.mark.parametrize("mode", ["diffusion", *GIVEN])
+def test_a_child_that_began_further_left_is_gone_on_from_at_its_first_step(engine: Any, mode: str):
+    parent = run(engine, mode=mode) if mode == "diffusion" else edited(engine, mode)
+    position = len(parent.prompt.ids) + 4  # of the first block, or of the first gap
+    first = child(engine, parent, Intervention(len(parent.steps) - 1, "remask", position))
+    assert first.steps[len(parent.steps)].phase == "prefill"
+    again = child(engine, first, Intervention(len(parent.steps)))
+    assert again.output.ids == first.output.ids
+
+
+def test_a_pinned_cell_that_is_remasked_is_pinned_no_longer(engine: Any):
+    parent = run(engine, mode="diffusion")
+    position, last = cells(parent, len(parent.steps) - 1)[1], len(parent.steps) - 1
+    forced = child(engine, parent, Intervention(last, "force", position, 300))
+    again = child(engine, forced, Intervention(len(forced.steps) - 1, "remask", position))
+    assert again.request["pins"] == () and again.output.ids == parent.output.ids

@@ -130,7 +130,7 @@ def test_lanes_come_and_go_but_never_fewer_than_two():
 
 def test_titles_say_what_the_lanes_are_and_count_those_shown():
     form = values(lane(mode="ar"), lane(), lane(threshold=0.7, revise=True, model="big"), lane("a-run"))
-    names = race._names([True, False, True, True], form[3:])
+    names = race._names([True, False, True, True], form[4:])
     assert names == ["Lane 1 · Autoregressive · tiny", "Lane 2 · Block diffusion · threshold 0.7 · revised at 0.3 · block 16 · big", "Lane 3 · saved trace"]
     assert race._names([True] * 2, [*lane(mode="ar"), *lane(threshold=None)])[0] == "Lane 1 · Autoregressive"
 
