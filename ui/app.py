@@ -17,7 +17,7 @@ import gradio as gr  # noqa: E402
 from nemodiff_core.errors import NemodiffError, RequestError  # noqa: E402
 from nemodiff_core.request import Limits  # noqa: E402
 
-from ui import blind, files, opening, whatif  # noqa: E402
+from ui import blind, files, opening, prelude, whatif  # noqa: E402
 from ui.budget import Budget  # noqa: E402
 from ui.edit import Edit  # noqa: E402
 from ui.jobs import Job  # noqa: E402
@@ -132,9 +132,7 @@ class App:
     def explain(self, event: gr.EventData) -> Iterator[tuple[Any, Any]]:
         """Look for wrong commits in the run that the player shows: (message for the player, notice)."""
         try:
-            if self.loader.engine is None:
-                raise NemodiffError("This needs the model, which is not loaded; wait until it is.")
-            yield from whatif.explain(self.store, self.loader.engine, event._data)
+            yield from whatif.explain(self.store, self.models, event._data)
         except NemodiffError as error:
             yield gr.skip(), notice(str(error))
 
@@ -216,6 +214,7 @@ def launch(settings: ServeSettings | None = None, *, block: bool = True) -> gr.B
     app = App(loader, settings.limits, others=settings.extra_models, votes=Votes(keep_prompts=settings.keep_prompts))
     page = build(app)
     page.nemodiff = app
+    first = prelude.serving(app.recorded.get(Refine.name))
     page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1)
     page.launch(
         server_name=settings.host,
@@ -228,7 +227,7 @@ def launch(settings: ServeSettings | None = None, *, block: bool = True) -> gr.B
         # Gradio's own. The page's rules also speak of what is outside the container, so they go to the head.
         css=stylesheet(),
         head=head([kind.name for kind in VIEWS]),
-        app_kwargs={"routes": routes(app.store, app.votes)},
+        app_kwargs={**first, "routes": [*first["routes"], *routes(app.store, app.votes)]},
         max_file_size=files.MAX_FILE_BYTES,
         footer_links=[],
         run_history=False,

@@ -119,13 +119,14 @@ class Budget:
         self.progress.value = self.estimate(*(part.value for part in self.asked))[0]
         gr.on([part.input for part in self.asked], self.estimate, self.asked, [self.progress, self.start], **QUIET)
         board = [self.plane, self.table]
+        load = [self.device, self.geometry, self.streams, self.tpf, self.context, self.sweep]
         gr.on(
             [self.start.click], self.prepare, self.asked,
             [self.sweep, self.start, self.stop, self.progress, shell.notice, self.runs, *board], **QUIET,
         ).success(
             self.run, self.sweep, [self.progress, shell.notice, *board], concurrency_id="sweep", concurrency_limit=1,
             api_visibility="private", show_progress="hidden",
-        ).then(self.finish, self.sweep, [self.start, self.stop], **QUIET)  # fmt: skip
+        ).then(self.finish, self.sweep, [self.start, self.stop], **QUIET).then(self.predict, load, self.roof, **QUIET)  # fmt: skip
         self.stop.click(self.app.stop, None, None, **QUIET)
 
         for chart in (self.plane, self.table):
@@ -134,8 +135,8 @@ class Budget:
             None, None, None, js=_SHOW_PLAYER, **QUIET
         )
         self.benchmarks.connect(shell)
-        load = [self.device, self.geometry, self.streams, self.tpf, self.context, self.sweep]
-        changes = [self.device.input, self.geometry.input, self.streams.change, self.tpf.change, self.context.input]
+        # A sweep that begins takes the runs of the one before off the roofline.
+        changes = [self.device.input, self.geometry.input, self.streams.change, self.tpf.change, self.context.input, self.sweep.change]
         gr.on(changes, self.predict, load, self.roof, trigger_mode="always_last", **QUIET)
 
     def job(self, general: dict[str, Any], values: Sequence[Any], limits: Any) -> Job:

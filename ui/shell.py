@@ -134,7 +134,7 @@ class Shell:
 
         self.start([ask.run.click, ask.prompt.submit], job, [self.view, ask.prompt, *self.general.inputs(), *flat])
         ask.stop.click(app.stop, None, None, **QUIET)
-        self.start([self.player.fork], fork_job(app.store), [])
+        self.start([self.player.fork], fork_job(app.store, app.models), [])
         self.player.explain(
             app.explain, None, [self.player, self.notice], concurrency_id="device", concurrency_limit=1,
             api_visibility="private", show_progress="hidden",

@@ -55,6 +55,7 @@ def head(views: Sequence[str]) -> str:
 # Three areas: what to ask, the stage, and the knobs. On a phone the stage comes before the knobs.
 CSS = """
 .gradio-container { width: 100%; max-width: 1500px !important; margin: 0 auto; padding: 12px 16px !important; }
+.gradio-container { overflow: clip !important; } /* Gradio's `hidden` would keep everything in it from sticking */
 .gradio-container .main, .gradio-container .wrap { min-width: 0; }
 .gradio-container .main.fillable { padding: 0 !important; }
 #nd-player .html-container, #nd-title .html-container, #nd-status .html-container, #nd-notice .html-container { padding: 0; }
@@ -101,7 +102,11 @@ CSS = """
 #nd-sweep-row { gap: 8px; }
 #nd-sweep-progress .html-container { padding: 0 2px; }
 #nd-sweep-progress p { margin: 0; font-size: 0.9rem; color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
-#nd-sweep-progress progress { display: block; width: 100%; height: 8px; margin: 2px 0 6px; accent-color: #0072b2; }
+#nd-sweep-progress progress { display: block; appearance: none; width: 100%; height: 8px; margin: 2px 0 6px; border: 0; border-radius: 4px;
+  overflow: hidden; background: var(--border-color-primary); }
+#nd-sweep-progress progress::-webkit-progress-bar { background: none; }
+#nd-sweep-progress progress::-webkit-progress-value { background: #0072b2; }
+#nd-sweep-progress progress::-moz-progress-bar { background: #0072b2; }
 #nd-page .form { border-radius: var(--radius-md); }
 #nd-run-row, #nd-files, #nd-example-row { flex-wrap: wrap; gap: 8px; }
 #nd-run-row > *, #nd-files > * { flex: 1 1 110px; min-width: 0 !important; }
@@ -113,7 +118,8 @@ CSS = """
 #nd-files { align-items: center; }
 #nd-files > #nd-with-prompt { flex: 0 0 auto; width: max-content; margin-left: auto; border: 0; background: none; padding: 0; }
 #nd-notice:not(:has(p)) { display: none; }
-#nd-notice p { border-left: 4px solid #d55e00; background: var(--block-background-fill); color: var(--body-text-color);
+#nd-notice { position: sticky; top: 8px; z-index: 20; }  /* what is said of a button far below must be seen there */
+#nd-notice p { border-left: 4px solid #d55e00; box-shadow: 0 1px 8px rgb(0 0 0 / 16%); background: var(--block-background-fill); color: var(--body-text-color);
   padding: 8px 12px; border-radius: 4px; overflow-wrap: anywhere; }
 #nd-notice p.nd-note { border-left-color: #0072b2; }
 .gradio-container :is(button, input, textarea, select, [tabindex]):focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }
@@ -134,6 +140,8 @@ html[data-nd-present] :is(#nd-head, #nd-files, footer) { display: none !importan
 html[data-nd-present] .gradio-container { max-width: none !important; }
 html[data-nd-present] #nd-page { grid-template-columns: minmax(380px, 40%) minmax(0, 1fr); }
 html[data-nd-present] #nd-player .ndp { zoom: 1.15; }
+html[data-nd-present] #nd-player :is(.ndp-export-place, .ndp-time-legend) { display: none; }
+html[data-nd-present] #nd-player .ndp-figures { gap: 8px 14px; }
 @media (min-width: 901px) {
   html[data-nd-present] #nd-knobs { position: sticky; top: 12px; max-height: calc(100vh - 24px); overflow-y: auto; }
 }

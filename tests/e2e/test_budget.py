@@ -34,6 +34,14 @@ class Board:
         for box in self.page.locator(f"#nd-sweep-{group} label").all():
             box.locator("input").set_checked(box.inner_text().strip() in wanted)
 
+    def host(self) -> None:
+        """The roofline of this machine for the checkpoint that is loaded."""
+        self.page.locator("#nd-roof-model input").click()
+        self.page.get_by_role("option").first.click()
+        self.page.locator("#nd-roof-device input").click()
+        self.page.get_by_role("option", name="This host").click()
+        self.wait("nd-roof", "c => c.message.note.includes('(measured)')")
+
     def prompts(self, count: int) -> None:
         box = self.page.locator("#nd-sweep-prompts input[type=number]")
         box.fill(str(count))
@@ -73,10 +81,13 @@ def test_a_sweep_fills_the_plane_and_its_points_open(served: Any, board: Board):
     board.tick("families", "Worked arithmetic")
     board.prompts(2)
     expect(board.page.locator("#nd-sweep-progress")).to_contain_text("2 settings on 2 prompts: 4 runs")
+    board.host()
     board.page.locator("#nd-sweep-run").click()
     board.wait("nd-plane", "c => c.message.note.startsWith('Measured here') && c.message.points === 2")
     expect(board.page.locator("#nd-sweep-run")).to_be_enabled(timeout=90_000)
     expect(board.page.locator("#nd-sweep-progress")).to_contain_text("4 runs in")
+    measured = "c => c.message.figures[0].data.filter((d) => d.name.endsWith(', measured')).flatMap((d) => d.x).length"
+    board.wait("nd-roof", f"c => ({measured})(c) === 2")
     board.wait("nd-plane", "c => c.drawn === c.seq")
     marks = board.page.locator("#nd-plane .scatterlayer .point")
     box = marks.last.bounding_box()
@@ -94,7 +105,7 @@ def test_stop_keeps_what_there_is(served: Any, board: Board):
     expect(board.page.locator("#nd-status .nd-ready")).to_be_visible(timeout=120_000)
     board.tick("modes", "Autoregressive", "Self-speculation")
     board.prompts(6)
-    with served.held(after=100):  # enough for a first point, not for all of them
+    with served.held(after=150):  # enough for a first point, not for all of them
         board.page.locator("#nd-sweep-run").click()
         board.wait("nd-plane", "c => c.message.note.startsWith('Measured here') && c.message.points >= 1")
         board.page.locator("#nd-sweep-stop").click()
@@ -117,12 +128,7 @@ def test_the_roofline_follows_its_controls(served: Any, board: Board):
     box.blur()
     board.wait("nd-roof", "(c, stop) => c.message.figures_at && c.message.figures_at.stops.linear_spec > stop", stop)
     assert served.engine
-    seq = board.get("nd-roof", "c => c.seq")
-    board.page.locator("#nd-roof-model input").click()
-    board.page.get_by_role("option").first.click()  # the checkpoint that is loaded
-    board.page.locator("#nd-roof-device input").click()
-    board.page.get_by_role("option", name="This host").click()
-    board.wait("nd-roof", "(c, seq) => c.seq > seq && c.message.note.includes('(measured)')", seq)
+    board.host()
 
 
 @pytest.mark.parametrize("width", [390, 1440])

@@ -154,6 +154,9 @@ def test_presenter_mode_by_keyboard(open_class: Callable[..., Class]):
     room.lessons.locator(".ndl-next").focus()
     keys.press("f")
     expect(room.page.locator("#nd-head")).to_be_hidden()
+    room.page.set_viewport_size({"width": 1280, "height": 720})  # a projector
+    expect(room.page.locator("#nd-player .ndp-range")).to_be_in_viewport(ratio=1)
+    expect(room.page.locator("#nd-player .ndp-cell").nth(15)).to_be_in_viewport(ratio=0.5)
     assert room.place == {"lesson": LESSON, "part": 1, "presenting": True}
     keys.press("n")
     shown = parts(LESSON)[2]["show"]
@@ -183,3 +186,5 @@ def test_lessons_fit_a_phone(open_class: Callable[..., Class]):
     assert room.page.evaluate("() => document.documentElement.scrollWidth") <= 390
     text, player = room.lessons.bounding_box(), room.page.locator("#nd-player").bounding_box()
     assert text["y"] < player["y"], "the lesson comes before the player"
+    room.page.locator("#nd-player").evaluate("e => e.scrollIntoView()")
+    expect(room.page.locator("#nd-player .ndp-play")).to_be_in_viewport(ratio=1)  # the transport stays at hand

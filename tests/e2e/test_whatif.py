@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.test_app import Screen
+from tests.e2e.test_app import Screen, saved_trace
+from ui import files
 
 
 @pytest.fixture
@@ -21,6 +24,11 @@ def finished_run(screen: Screen, mode: str = "diffusion") -> None:
     screen.begin()
     screen.finish()
     screen.wait("p => p.complete")
+
+
+def steps(screen: Screen) -> list[list[dict[str, Any]]]:
+    """The steps of every lane, as the browser has them."""
+    return screen.page.evaluate("window.__nemodiff.handles['nd-player'].store.lanes.map((lane) => lane.steps)")
 
 
 def choose_cell(screen: Screen, cell: int, step: int) -> None:
@@ -45,6 +53,12 @@ def test_a_forced_token_begins_a_child_beside_its_parent_and_the_tree_leads_back
     child = screen.page.evaluate("window.__nemodiff.handles['nd-player'].store.lanes[1].tail.output.ids")
     assert child[1] == token != before[1]
     assert len(lanes) == 2 and screen.state("p => p.view") == "race"
+    # It is the same run up to that step, and the cell stays in view, now in the child.
+    parents, childs = steps(screen)
+    assert childs[:3] == parents[:3] and [s["index"] for s in childs] == list(range(len(childs)))
+    looked_at = screen.state("p => p.selection")
+    assert looked_at["lane"] == 1 and looked_at["position"] is not None and looked_at["step"] >= 2
+    expect(screen.page.locator(".ndp-differs").first).to_be_visible()
     # The tree names both, and the parent is still there, unchanged.
     screen.page.evaluate("window.__nemodiff.handles['nd-player'].select({ panel: 'whatif' })")
     nodes = screen.page.locator(".ndp-tree-node")
@@ -61,8 +75,39 @@ def test_a_text_that_is_no_single_token_is_refused_and_nothing_is_lost(screen: S
     panel = screen.page.locator(".ndp-whatif")
     panel.get_by_label("Force").check()
     panel.get_by_label("Token to write").fill("unquestionable nonsense")
+    before = screen.state("p => p.selection")
     panel.get_by_role("button", name="Continue from here").click()
-    screen.wait("p => p.fault && p.fault.includes('a cell holds one')")
+    notice = screen.page.locator("#nd-notice")
+    expect(notice).to_contain_text("a cell holds one")
+    expect(notice.locator("p")).to_be_in_viewport()  # although the button is far below
+    assert screen.state("p => p.selection") == before and screen.state("p => p.fault") is None
+
+
+def test_a_child_is_gone_on_from_and_saved(screen: Screen, tmp_path: Path):
+    finished_run(screen)
+    for generation, step in enumerate((2, 3), 2):
+        before = screen.state("p => p.run")
+        screen.page.evaluate(f"window.__nemodiff.handles['nd-player'].select({{ lane: {generation - 2 and 1}, step: {step}, panel: 'whatif' }})")
+        screen.page.locator(".ndp-whatif").get_by_role("button", name="Continue from here").click()
+        screen.wait("(p, run) => p.run !== run && p.complete && p.lanes.length === 2", before)
+        screen.finish()
+        expect(screen.page.locator(".ndp-tree-node")).to_have_count(generation)
+    traces = files.read(saved_trace(screen, tmp_path))
+    assert traces[1].parent["trace"] == traces[0].id and traces[0].parent is not None
+
+
+@pytest.mark.parametrize(("recorded", "step", "cell"), [("infill", 4, 5), ("draft", 3, 11)])
+def test_edits_are_gone_on_from_as_well(recorded: str, step: int, cell: int, served: Any, new_page: Callable[..., Page]):
+    assert served.engine
+    screen = Screen(new_page(), served.url, f"?trace={recorded}&step={step}&cell={cell}&panel=whatif")
+    screen.wait("(p, run) => p.run === run && p.selection.position !== null", f"recorded-{recorded}")
+    panel = screen.page.locator(".ndp-whatif")
+    panel.get_by_label("Ban").check()
+    banned = int(panel.locator(".ndp-token-chip[aria-pressed=true]").get_attribute("data-token"))
+    panel.get_by_role("button", name="Continue from here").click()
+    screen.wait("p => !p.run.startsWith('recorded') && p.complete && p.lanes.length === 2")
+    child = screen.page.evaluate("window.__nemodiff.handles['nd-player'].store.lanes[1].tail.output.ids")
+    assert child[cell - 1] != banned
 
 
 def test_a_lane_is_shown_by_itself_and_all_again(screen: Screen):
@@ -82,6 +127,28 @@ def test_the_detector_marks_an_own_run(screen: Screen):
     expect(screen.page.locator("#nd-notice")).to_contain_text("come one at a time", timeout=60_000)
     notes = screen.page.evaluate("window.__nemodiff.handles['nd-player'].store.lanes[0].head.annotations.map((n) => n.kind)")
     assert "regret" in notes
+
+
+def test_the_detector_looks_at_a_recorded_run_once_for_everybody(served: Any, new_page: Callable[..., Page]):
+    assert served.engine
+    screens = [Screen(new_page(), served.url, "?trace=story-careless&panel=map&step=2") for _ in range(2)]
+    for screen in screens:
+        screen.wait("p => p.run === 'recorded-story-careless' && p.panel === 'map'")
+    for screen in screens:
+        screen.page.get_by_role("button", name="Look for wrong commits").click()
+        expect(screen.page.locator("#nd-notice")).to_contain_text("come one at a time", timeout=60_000)
+        screen.wait("p => p.complete")
+        expect(screen.page.get_by_role("button", name="Look for wrong commits")).to_be_hidden()
+    log = served.app.store.get("recorded-story-careless").log
+    assert sum(json.loads(message)["type"] == "notes" for message in log) == 1
+
+
+def test_a_link_into_a_race_moves_all_lanes_to_that_moment(served: Any, new_page: Callable[..., Page]):
+    screen = Screen(new_page(), served.url, "?trace=race&lane=2&step=4")
+    screen.wait("p => p.run === 'recorded-race' && p.selection.lane === 1 && p.selection.step === 3")
+    at = screen.page.evaluate("window.__nemodiff.handles['nd-player'].store.lanes[1].steps[3].elapsed_ns")
+    for shown, lane in zip(screen.state("p => p.lanes.map((l) => l.step)"), steps(screen)):
+        assert lane[shown]["elapsed_ns"] <= at and (shown + 1 == len(lane) or lane[shown + 1]["elapsed_ns"] > at)
 
 
 def test_a_link_opens_the_recorded_run_at_its_step_and_cell(served: Any, new_page: Callable[..., Page]):

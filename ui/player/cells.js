@@ -77,11 +77,15 @@ export class BlockRow {
     setAttr(this.pool[index].node, 'tabindex', 0);
   }
 
-  /** Give the row as many cells as the widest block needs, and the cells their width. */
-  shape(span, width) {
+  /** Give the row as many cells as the block has. Their width and the room they take are a whole block's, so that a short one moves nothing. */
+  shape(lane, span, width) {
     const size = span.end - span.start;
     const total = size + span.extra;
-    if (total === this.pool.length && width === this.width && size === this.size) return;
+    const most = Math.max(size, lane.widest);
+    const whole = Math.max(most, lane.mode === 'ar' ? 0 : (lane.request.block_length ?? 0));
+    if (total === this.pool.length && width === this.width && size === this.size && most === this.most && whole === this.whole) return;
+    this.most = most;
+    this.whole = whole;
     this.width = width;
     this.size = size;
     while (this.pool.length < total) this.pool.push(makeCell());
@@ -92,10 +96,11 @@ export class BlockRow {
     const stacked = width < STACKED_BELOW;
     const inner = width - 2 * (GAP + 5); // padding and border of the frame
     const room = stacked || !span.extra ? inner : inner - 98;
-    this.columns = columns(size, room, GAP);
+    this.columns = columns(whole, room, GAP);
     this.cellWidth = Math.floor((room - GAP * (this.columns - 1)) / this.columns);
     this.element.dataset.stacked = String(stacked);
-    this.element.dataset.tight = String(size > 32);
+    this.element.dataset.tight = String(most > 32);
+    this.frame.style.setProperty('--nd-rows', String(Math.ceil(most / this.columns)));
     this.frame.style.gridTemplateColumns = `repeat(${this.columns}, minmax(0, 1fr))`;
     this.frame.replaceChildren(...this.pool.slice(0, size).map((cell) => cell.node));
     if (span.extra) {
@@ -107,7 +112,7 @@ export class BlockRow {
   }
 
   update({ lane, cells, step, span }, width) {
-    this.shape(span, width);
+    this.shape(lane, span, width);
     const pinned = this.focus.pinned;
     this.pool.forEach((slot, index) => {
       const position = span.start + index;

@@ -1,8 +1,10 @@
 // The fold over a trace: which cells exist, and in what state, after any step. The rules are those of
 // `canvas_at` in nemodiff_core/trace.py; a test holds the two against each other.
 //
-// Cells are frozen records and are replaced, never changed, so a keyframe is a shallow copy and
-// "did this cell change?" is a comparison of two references.
+// Cells are frozen records and are replaced, never changed, so copies share them and "did this cell change?" is a
+// comparison of two references.
+
+import { Cells } from './pages.js';
 
 const OPENING = new Set(['denoise', 'draft', 'revise']);
 const EMITTED = new Set(['seed', 'committed', 'accepted', 'bonus', 'pinned']);
@@ -17,26 +19,42 @@ const STATUS = new Map([
   ['pin', 'pinned'],
 ]);
 const KEYFRAME_EVERY = 32;
-const MOST_KEYFRAMES = 96; // a longer run keeps every other one, so that memory does not grow with its square
+const MOST_KEYFRAMES = 512; // a longer run keeps every other one, so that memory does not grow with its square
 
 /** Whether a cell's token belongs to the output. */
 export const isEmitted = (cell) => cell !== undefined && EMITTED.has(cell.status);
 
-/** The state between two steps: `cells` maps absolute positions to cells. */
+/** The state between two steps: `cells` holds cells by absolute position. */
 export class Canvas {
-  constructor(cells = new Map(), rejected = new Set()) {
+  /** `start` is where the output begins. */
+  constructor(start = 0, cells = new Cells(), rejected = new Set(), front = start) {
+    this.start = start;
     this.cells = cells;
     this.rejected = rejected; // positions of rejected cells, so that sweeping them is cheap
+    this.front = front; // the first position from `start` on whose cell is not emitted: where the output ends
   }
 
   copy() {
-    return new Canvas(new Map(this.cells), new Set(this.rejected));
+    return new Canvas(this.start, this.cells.copy(), new Set(this.rejected), this.front);
   }
 
   put(position, cell) {
     this.cells.set(position, cell);
     if (cell.status === 'rejected') this.rejected.add(position);
     else this.rejected.delete(position);
+    if (!isEmitted(cell)) this.retreat(position);
+    else if (position === this.front) while (isEmitted(this.cells.get(this.front))) this.front += 1;
+  }
+
+  drop(position) {
+    this.cells.delete(position);
+    this.rejected.delete(position);
+    this.retreat(position);
+  }
+
+  /** The cell at `position` is not part of the output any more. */
+  retreat(position) {
+    if (position >= this.start && position < this.front) this.front = position;
   }
 
   apply(step, index) {
@@ -45,8 +63,7 @@ export class Canvas {
       // Refused cells stay visible only until the next forward that fills a block.
       for (const position of this.rejected) {
         if (position >= start && position < end) continue;
-        this.cells.delete(position);
-        this.rejected.delete(position);
+        this.drop(position);
       }
       for (let position = start; position < end; position += 1) {
         const cell = this.cells.get(position);
@@ -96,10 +113,10 @@ export class Fold {
   constructor(promptLength) {
     this.promptLength = promptLength;
     this.steps = [];
-    this.newest = new Canvas();
+    this.newest = new Canvas(promptLength);
     this.every = KEYFRAME_EVERY;
-    this.keyframes = [new Canvas()]; // keyframes[k]: before step k * every
-    this.cursor = new Canvas();
+    this.keyframes = [new Canvas(promptLength)]; // keyframes[k]: before step k * every
+    this.cursor = new Canvas(promptLength);
     this.cursorStep = -1;
   }
 
@@ -113,8 +130,17 @@ export class Fold {
     this.every *= 2;
   }
 
-  /** The cells after step `index` (-1: before anything). The map stays valid until the next call. */
+  /** The cells after step `index` (-1: before anything). They stay valid until the next call. */
   at(index) {
+    return this.canvasAt(index).cells;
+  }
+
+  /** How many tokens the output has after step `index`. */
+  length(index) {
+    return this.canvasAt(index).front - this.promptLength;
+  }
+
+  canvasAt(index) {
     const target = Math.max(-1, Math.min(index, this.steps.length - 1));
     const frame = Math.floor((target + 1) / this.every);
     const behind = target - this.cursorStep;
@@ -126,7 +152,7 @@ export class Fold {
       this.cursorStep += 1;
       this.cursor.apply(this.steps[this.cursorStep], this.cursorStep);
     }
-    return this.cursor.cells;
+    return this.cursor;
   }
 
   /** Token ids from the end of the prompt up to the first position that is not emitted. */

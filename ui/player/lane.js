@@ -16,6 +16,8 @@ export class Lane {
     this.fold = new Fold(this.start);
     this.revisions = new Revisions(this.mode);
     this.spans = []; // spans[i]: the positions worth showing after step i
+    this.widest = 0; // cells of the longest of them
+    this.looked = null; // what `candidates` found last
     this.tail = null;
     this.fault = null;
   }
@@ -40,7 +42,9 @@ export class Lane {
     for (const step of steps) {
       this.revisions.push(step, this.steps.length);
       this.fold.push(step);
-      this.spans.push(visibleSpan(this, step, this.spans.at(-1) ?? null));
+      const span = visibleSpan(this, step, this.spans.at(-1) ?? null);
+      this.spans.push(span);
+      if (span) this.widest = Math.max(this.widest, span.end - span.start);
     }
   }
 
@@ -58,6 +62,11 @@ export class Lane {
   output(index) {
     if (index >= this.last) return this.fold.output(this.fold.newest.cells);
     return this.fold.output(this.fold.at(index));
+  }
+
+  /** How many tokens the output has after step `index`. Moves the fold's cursor, unless it is the newest step. */
+  length(index) {
+    return index >= this.last ? this.fold.newest.front - this.start : this.fold.length(index);
   }
 
   /** The output as text, without the end token. */
@@ -79,7 +88,19 @@ export class Lane {
    * {step, ids, probabilities, entropy}, or null when no forward up to there recorded it.
    */
   candidates(position, index) {
-    for (let i = Math.min(index, this.last); i >= 0; i -= 1) {
+    const last = Math.min(index, this.last);
+    // Asked again for the same cell a few steps on, only those steps are looked at.
+    const known = this.looked?.position === position ? this.looked : { position, upTo: -1, seen: null };
+    let seen = known.seen;
+    if (last > known.upTo) seen = this.look(position, last, known.upTo + 1) ?? seen;
+    else if (seen && seen.step > last) seen = this.look(position, last, 0);
+    this.looked = { position, upTo: last, seen };
+    return seen;
+  }
+
+  /** The last look at `position` in the steps from `first` to `last`, or null. */
+  look(position, last, first) {
+    for (let i = last; i >= first; i -= 1) {
       for (const cell of this.steps[i].candidates ?? []) {
         if (cell.position === position) return { step: i, ...cell };
       }

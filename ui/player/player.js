@@ -28,6 +28,8 @@ class Player {
     this.options = options;
     this.index = 0; // the moment shown
     this.alone = null; // the one lane of several that is shown by itself
+    this.parting = false; // a what-if has begun whose child is to be looked at
+    this.asked = null; // id of the trace that a what-if was asked for, until its run begins
     this.family = new Family();
     this.lane = 0; // the lane that keys, inspector and panels are about
     this.following = false; // the newest moment is shown as it comes
@@ -139,6 +141,10 @@ class Player {
   changed({ reset, loaded }) {
     if (reset) this.begin();
     if (this.kindShown !== this.kind) this.setView();
+    if (this.parting && this.store.lanes[1]) {
+      this.parting = false;
+      this.lane = 1;
+    }
     if (loaded) this.following = false;
     this.retrack();
     if (loaded) this.present();
@@ -154,7 +160,10 @@ class Player {
     this.following = true;
     this.autoplay = this.nextAutoplay ?? true;
     this.nextAutoplay = null;
-    this.focus.forget();
+    // A what-if begins with its parent, whose cell stays in view; any other run has cells of its own.
+    this.parting = this.asked !== null && this.store.lanes[0]?.head.id === this.asked;
+    this.asked = null;
+    if (!this.parting) this.focus.forget();
     // A new live run starts with little text: the page keeps its height, so that nothing jumps.
     this.stage.style.minHeight = this.store.live && this.kindShown === this.kind ? `${this.stage.offsetHeight}px` : '';
     this.setView();
@@ -200,8 +209,14 @@ class Player {
   present() {
     this.suitSpeed();
     const play = this.autoplay && !prefersStillness();
-    this.show(play ? 0 : this.track.length - 1);
+    this.show(play ? this.beginning() : this.track.length - 1);
     if (play) this.clock.play();
+  }
+
+  /** The moment from which to play: where a child parts from its parent, if they stand side by side. */
+  beginning() {
+    const child = this.opened.find((lane) => this.opened.some(({ head }) => head.id === lane.head.parent?.trace));
+    return child ? this.momentOf(child, child.head.parent.step) : 0;
   }
 
   /** All lanes of a live race are in: run them against each other. */
@@ -243,12 +258,16 @@ class Player {
     const shown = this.store.lanes[this.lane];
     if (Number.isInteger(cell) && shown) position = shown.start + cell;
     if (Number.isInteger(step) && shown) {
-      const at = Math.max(-1, Math.min(step, shown.last));
-      this.seekMoment(this.race ? (this.track.byTime ? momentAt(this.track, shown.timeAt(at)) : at + 1) : at + 1);
+      this.seekMoment(this.momentOf(shown, Math.max(-1, Math.min(step, shown.last))));
     }
     if (position !== undefined) this.focus.pin(position);
     if (panel !== undefined) this.dock.show(panel);
     this.refresh();
+  }
+
+  /** The moment at which a lane stands at a step. */
+  momentOf(lane, step) {
+    return this.track.byTime ? momentAt(this.track, lane.timeAt(step)) : step + 1;
   }
 
   /** Show one lane of several by itself, at the step it is at, or all of them again. */
@@ -272,6 +291,7 @@ class Player {
 
   /** Ask the page for something that needs the model; says nothing where there is no page around the player. */
   send(name, data = {}) {
+    if (name === 'fork') this.asked = this.store.lanes[this.lane]?.head.id ?? null;
     this.options.send?.(name, { ...this.selection, ...data });
   }
 
@@ -374,7 +394,7 @@ class Player {
     const still = !playing && !this.following;
     setAttr(this.element, 'data-fast', playing && this.fast ? 'true' : null);
     this.view?.update({ lanes: store.lanes, steps, selected: this.lane, total: store.count, complete: store.complete, still, pinned: this.focus.pinned, blind: store.blind, note: this.kind === 'race' && lane ? raceNote(store.complete, this.clock.speed, this.opened) : '' });
-    const tokens = lane && !race ? lane.output(steps[this.lane]).length : 0;
+    const tokens = lane && !race ? lane.length(steps[this.lane]) : 0;
     const [state, kind] = stateOf(store);
     this.header.update({ lane, race, title: race ? this.title() : '', models: this.opened.map(({ head }) => head.model?.id), state, kind, fault: store.fault ?? this.exports.problem, reached: steps[this.lane] ?? -1, tokens, back: this.alone === null ? null : () => this.solo(null) });
     const sentence = this.sentence(steps);

@@ -3,11 +3,12 @@
 import { el, setAttr, setText } from './dom.js';
 import { isEmitted } from './fold.js';
 import { FIGURES, Figures, showMetrics } from './header.js';
+import { Heard } from './heard.js';
 import { Legend } from './legend.js';
 import { cellText, proseText } from './pieces.js';
 import { Prose } from './prose.js';
 import { TimeShares } from './shares.js';
-import { count, duration, ending, laneName, laneParts, modeName, number, seconds } from './words.js';
+import { count, duration, ending, laneName, laneParts, modeName, number, plural, seconds } from './words.js';
 
 const ORDER = ['tokens', 'forwards', 'seconds', 'nfe', 'tpf', 'acceptance', 'rate'];
 const PLACES = ['1st', '2nd', '3rd', '4th'];
@@ -25,19 +26,20 @@ class LaneCard {
     this.about = el('p', 'ndp-lane-about');
     this.fill = el('span', 'ndp-lane-fill');
     this.prose = new Prose();
-    this.heard = el('div', 'ndp-heard');
+    this.heard = new Heard();
     this.figures = new Figures(ORDER.map((key) => FIGURES.find(([name]) => name === key)), 'ndp-figures ndp-lane-figures');
     this.shares = new TimeShares();
     this.badge = el('p', 'ndp-badge');
     this.gap = el('p', 'ndp-gap');
     this.jump = el('button', 'ndp-chip ndp-jump', { type: 'button', text: 'jump to it', title: 'Show the step at which the two part' });
+    this.kin = el('p', 'ndp-kin');
     this.judged = el('div', 'ndp-judged', { hidden: true }, this.badge, this.jump, this.gap);
     this.element = el(
       'section', 'ndp-lane', {},
       el('div', 'ndp-lane-head', {}, this.mode, this.place),
       el('div', 'ndp-lane-sub', {}, this.about, this.state, this.zoom),
       el('div', 'ndp-lane-track', { 'aria-hidden': 'true' }, this.fill),
-      this.prose.element, this.heard, this.judged, this.figures.element, this.shares.element,
+      this.prose.element, this.heard.element, this.kin, this.judged, this.figures.element, this.shares.element,
     );
   }
 
@@ -49,7 +51,7 @@ class LaneCard {
     setAttr(this.element, 'aria-label', name);
     setAttr(this.element, 'data-mode', lane?.mode ?? null);
     const cells = lane?.fold.at(step);
-    const tokens = lane ? lane.fold.output(cells).length : 0;
+    const tokens = lane ? lane.length(step) : 0;
     const done = Boolean(lane?.ended) && step >= lane.last;
     this.element.dataset.state = running ? 'live' : done ? 'done' : lane ? 'replay' : 'wait';
     setText(this.state, running ? 'live' : done ? ending(lane.tail?.stop_reason ?? 'error') : lane ? '' : waiting);
@@ -58,10 +60,11 @@ class LaneCard {
     if (!lane) return;
     this.describe(lane, all);
     this.fill.style.transform = `scaleX(${lane.steps.length ? (step + 1) / lane.steps.length : 0})`;
-    this.prose.update({ lane, cells, step }, pinned);
+    this.prose.update({ lane, cells, step }, pinned, still);
     const parent = lane.ended && lane.head.parent ? all.find((other) => other?.head.id === lane.head.parent.trace) : null;
     this.prose.compare(parent ?? null);
-    if (still) setText(this.heard, proseText(lane.text(lane.fold.output(cells))));
+    setText(this.kin, parent?.tail && lane.tail ? kinship(lane.tail.output.ids, parent.tail.output.ids) : '');
+    if (still) this.heard.update({ lane, cells, length: tokens });
     this.figures.set('tokens', count(tokens));
     this.figures.set('forwards', count(step + 1));
     this.figures.set('seconds', done && lane.metrics ? seconds(lane.metrics.seconds) : duration(lane.timeAt(step)));
@@ -72,9 +75,12 @@ class LaneCard {
 
   /** All settings, and the prompt where it is another than the first lane's. */
   describe(lane, all) {
-    const prompt = lane.head.prompt?.ids?.join();
-    const first = all.find(Boolean).head.prompt?.ids?.join();
-    const other = prompt === first ? [] : [`another prompt: “${proseText(String(lane.request.prompt ?? '')).slice(0, 60)}”`];
+    const first = all.find(Boolean);
+    if (this.described === lane && this.beside === first) return;
+    this.described = lane;
+    this.beside = first;
+    const same = lane.head.prompt?.ids?.join() === first.head.prompt?.ids?.join();
+    const other = same ? [] : [`another prompt: “${proseText(String(lane.request.prompt ?? '')).slice(0, 60)}”`];
     setText(this.about, [...laneParts(lane.request), ...other].join(' · '));
   }
 
@@ -94,6 +100,12 @@ class LaneCard {
     this.jump.onclick = () => this.act.jump(this.index, settledAt(lane, lane.start + at), lane.start + at);
     setText(this.gap, parting({ lane, reference, name, at, gap }));
   }
+}
+
+/** In how much a child's text differs from its parent's: the slots that are marked. */
+function kinship(ours, theirs) {
+  const differing = ours.filter((id, i) => id !== theirs[i]).length;
+  return differing ? `differs from its parent in ${plural(differing, 'token')}, marked above` : 'the same text as its parent’s, as far as it goes';
 }
 
 /** What the two lanes wrote where they part, and how close it was. */

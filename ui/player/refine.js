@@ -2,9 +2,9 @@
 
 import { BlockRow } from './cells.js';
 import { el, setText } from './dom.js';
+import { Heard } from './heard.js';
 import { Inspector } from './inspector.js';
 import { Legend } from './legend.js';
-import { proseText } from './pieces.js';
 import { Prose } from './prose.js';
 
 export class RefineView {
@@ -15,9 +15,9 @@ export class RefineView {
     this.legend = new Legend();
     this.row = new BlockRow(focus);
     this.prose = new Prose(focus);
-    this.heard = el('div', 'ndp-heard');
+    this.heard = new Heard();
     this.inspector = new Inspector(focus);
-    const text = el('section', 'ndp-text', { 'aria-label': 'Text' }, el('h3', 'ndp-title', { text: 'Text' }), this.prose.element, this.heard);
+    const text = el('section', 'ndp-text', { 'aria-label': 'Text' }, el('h3', 'ndp-title', { text: 'Text' }), this.prose.element, this.heard.element);
     this.element = el(
       'div', 'ndp-refine', {},
       el('section', 'ndp-work', { 'aria-label': 'Block' }, el('div', 'ndp-work-head', {}, this.title, this.place, this.legend.element), this.row.element),
@@ -36,13 +36,14 @@ export class RefineView {
     const frame = { lane, cells, step, span };
     const from = span.start - lane.start + 1;
     setText(this.title, lane.mode === 'ar' ? 'Tokens' : `Block ${span.number + 1}`);
-    setText(this.place, `answer ${from}–${from + span.end - span.start - 1}`);
+    const to = from + span.end - span.start - 1;
+    setText(this.place, to > from ? `answer ${from}–${to}` : `answer ${from}`);
     this.legend.update(lane.mode, lane.revisions.made.size > 0);
     this.width ??= this.row.element.clientWidth;
     this.row.update(frame, this.width);
-    this.prose.update(frame, this.focus.pinned);
+    this.prose.update(frame, this.focus.pinned, still);
     this.inspector.update(frame);
-    if (still) setText(this.heard, proseText(lane.text(lane.fold.output(cells))));
+    if (still) this.heard.update({ lane, cells: lane.fold.at(step), length: lane.length(step) });
   }
 
   resized() {

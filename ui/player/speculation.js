@@ -59,7 +59,14 @@ export function cyclesOf(steps) {
 
 /** The cycle that step `index` belongs to, or -1. */
 export function cycleAt(cycles, index) {
-  return cycles.findIndex(({ opening, step }) => index >= opening && index <= step);
+  let low = 0;
+  let high = cycles.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (cycles[middle].step < index) low = middle + 1;
+    else high = middle;
+  }
+  return cycles[low]?.opening <= index ? low : -1;
 }
 
 /** How many cycles emitted n tokens, as counts[n] for n from 0 to `longest`. */

@@ -8,6 +8,7 @@ const SETTLING = new Set(['seed', 'commit', 'draft', 'accept', 'bonus', 'pin']);
 const ROW = 24; // px for the only lane
 const SLIM_ROW = 17; // px per lane when there are several
 const WIDEST = 9; // px of one mark
+const CROWDED = 0.25; // px of one forward below which several share a mark
 
 export class Timeline {
   /** `seek(fraction)` is called when somebody points at the timeline. */
@@ -50,7 +51,9 @@ export class Timeline {
     lanes.forEach((lane, number) => {
       if (lane) drawLane(pen, lane, (index) => place(lane, index), { top: number * row, row, width, colours });
     });
-    this.name(new Set(lanes.flatMap((lane) => (lane ? lane.steps.map((step) => step.phase) : []))));
+    const phases = new Set();
+    for (const lane of lanes) if (lane) for (const step of lane.steps) phases.add(step.phase);
+    this.name(phases);
   }
 
   /** Say which mark is which phase, for the phases that occur. */
@@ -69,17 +72,38 @@ export class Timeline {
 function drawLane(pen, lane, place, { top, row, width, colours }) {
   const base = top + row - 5;
   const tallest = row - 9;
-  const most = Math.max(1, ...lane.steps.map(settled));
+  let most = 1;
+  for (const step of lane.steps) most = Math.max(most, settled(step));
   const pitch = (width * place(lane.last)) / Math.max(1, lane.steps.length);
   const thick = Math.max(0.6, Math.min(WIDEST, pitch * 0.7));
-  lane.steps.forEach((step, index) => {
-    const right = place(index) * width;
-    const x = Math.max(0, right - thick);
-    const height = 3 + (tallest - 3) * (settled(step) / most);
-    pen.fillStyle = colours.get(step.phase) ?? colours.get('denoise');
+  const draw = (phase, x, height) => {
+    pen.fillStyle = colours.get(phase) ?? colours.get('denoise');
     pen.strokeStyle = pen.fillStyle;
-    mark(pen, step.phase, x, base, thick, height);
+    mark(pen, phase, x, base, thick, height);
+  };
+  const heightOf = (step) => 3 + (tallest - 3) * (settled(step) / most);
+  if (pitch < CROWDED) {
+    crowd(lane, place, width, heightOf, draw);
+    return;
+  }
+  lane.steps.forEach((step, index) => draw(step.phase, Math.max(0, place(index) * width - thick), heightOf(step)));
+}
+
+/** More forwards than there is room to tell apart: of those on one spot, the highest of each phase is drawn. */
+function crowd(lane, place, width, heightOf, draw) {
+  const highest = new Map(); // phase -> its height on the spot
+  let spot = 0;
+  const finish = () => {
+    for (const [phase, height] of highest) draw(phase, spot * CROWDED, height);
+    highest.clear();
+  };
+  lane.steps.forEach((step, index) => {
+    const here = Math.floor(Math.max(0, place(index) * width - 0.01) / CROWDED);
+    if (here !== spot) finish();
+    spot = here;
+    highest.set(step.phase, Math.max(highest.get(step.phase) ?? 0, heightOf(step)));
   });
+  finish();
 }
 
 /** Shapes: prefill a square, draft hollow, verify capped, commit hanging below the line, the rest bars. */

@@ -6,6 +6,7 @@ import { cellText } from './pieces.js';
 import { modeName, plural } from './words.js';
 
 const MODES = ['ar', 'diffusion', 'linear_spec', 'quadratic_spec'];
+const FILLING = ['diffusion', 'refine', 'infill']; // modes whose threshold commits cells
 const EXPECT = { pin: 'keep it, whatever comes', remask: 'open the cell again', ban: 'anything but this token', force: 'this token instead' };
 
 class WhatIf {
@@ -53,6 +54,7 @@ class WhatIf {
   }
 
   redo(lane, step, position, cell) {
+    this.step = step;
     this.position = position;
     this.cell = cell;
     const place = step < 0 ? 'before the first step' : `after step ${step + 1} of ${lane.steps.length}`;
@@ -64,7 +66,7 @@ class WhatIf {
     this.radios.get(this.action).checked = true;
     this.token = null;
     this.offer(lane, step, position, cell);
-    this.ready();
+    this.choose(this.action);
   }
 
   offer(lane, step, position, cell) {
@@ -99,7 +101,7 @@ class WhatIf {
 
   changedMode() {
     const mode = this.mode.value || this.lane?.mode;
-    this.thresholdField.hidden = mode !== 'diffusion';
+    this.thresholdField.hidden = !FILLING.includes(mode);
     this.blockField.hidden = mode === 'ar';
   }
 
@@ -107,9 +109,9 @@ class WhatIf {
     const needs = this.action === 'ban' || this.action === 'force';
     this.tokens.hidden = !needs;
     this.changedMode();
-    const usable = this.lane?.ended && MODES.includes(this.lane.mode);
-    this.go.disabled = !usable || (needs && this.token === null && !this.text.value);
-    setText(this.problem, !this.lane?.ended ? 'Let the run finish, or stop it first.' : !MODES.includes(this.lane.mode) ? 'This kind of run cannot be continued; continue the run it came from.' : '');
+    const missing = !this.lane?.ended ? 'Let the run finish, or stop it first.' : needs && this.token === null && !this.text.value ? 'Choose a token, or type one.' : '';
+    this.go.disabled = missing !== '';
+    setText(this.problem, missing);
   }
 
   send() {
@@ -130,7 +132,7 @@ class WhatIf {
     const rows = this.context.family.tree(lane.head.id);
     this.tree.replaceChildren(...rows.map((row) => {
       const label = row.label ? `step ${row.step + 1}: ${row.label}` : 'the first run';
-      const open = el('button', 'ndp-tree-node', { type: 'button', 'aria-current': row.id === lane.head.id ? 'true' : null, onclick: () => this.context.open(row.run, { lane: row.lane }) }, el('span', '', { text: label }), el('small', '', { text: modeName(row.mode) }));
+      const open = el('button', 'ndp-tree-node', { type: 'button', 'aria-current': row.id === lane.head.id ? 'true' : null, onclick: () => this.context.open(row.run, { lane: row.lane, step: this.step, position: this.position }) }, el('span', '', { text: label }), el('small', '', { text: modeName(row.mode) }));
       const item = el('li', '', {}, open);
       item.style.setProperty('--nd-depth', String(row.depth));
       return item;

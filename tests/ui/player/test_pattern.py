@@ -80,14 +80,16 @@ def watched() -> Iterator[Witness]:
         layers.clear()
         x = hidden(self, *args, **kwargs)
         visible, keys = layers[0]
-        tokens = bound["tokens"].reshape(-1).tolist()
-        witness.forwards.append(Asked(tokens, bound["positions"].reshape(-1).tolist(), keys - len(tokens), visible))
+        tokens, positions = bound["tokens"].reshape(-1).tolist(), bound["positions"]
+        at = list(range(positions.start, positions.stop)) if isinstance(positions, slice) else positions.reshape(-1).tolist()
+        # Heads that share keys are further rows of the same product.
+        witness.forwards.append(Asked(tokens, at, keys - len(tokens), visible[: len(tokens)]))
         return x
 
     def see_attention(q: torch.Tensor, k: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if not layers:
             mask, shape = kwargs.get("attn_mask"), (q.shape[-2], k.shape[-2])
-            visible = torch.ones(shape, dtype=torch.bool) if mask is None else mask.reshape(shape).clone()
+            visible = torch.ones(shape, dtype=torch.bool) if mask is None else mask.reshape(shape) == 0  # added to the scores
             layers.append((visible.tril() if kwargs.get("is_causal") else visible, k.shape[-2]))
         return attention(q, k, *args, **kwargs)
 

@@ -63,6 +63,52 @@ def test_any_order_of_any_events_folds_as_in_python(stage: Any):
         assert browser_canvases(stage, trace, order) == [expected[i] for i in order], f"seed {seed}"
 
 
+def test_jumps_in_a_long_run_fold_as_in_python(stage: Any):
+    trace = noise(5, length=2500, reach=700)
+    expected = python_canvases(trace)
+    order = random.Random(5).choices(list(expected), k=60)
+    assert browser_canvases(stage, trace, order) == [expected[i] for i in order]
+
+
+# Of each step asked for: whether cells, length and output are those of a fold that never saw another step.
+FAR = """async ([count, order, seed]) => {
+  const { Canvas, Fold } = await import('/player/fold.js');
+  let state = seed;
+  const draw = (n) => { state = (state * 1103515245 + 12345) % 2147483648; return Math.floor((state / 2147483648) * n); };
+  const kinds = ['commit', 'commit', 'commit', 'remask', 'draft', 'accept', 'reject', 'bonus'];
+  const phases = ['ar', 'denoise', 'verify', 'draft'];
+  const start = 7;
+  const steps = Array.from({ length: count }, (_, n) => {
+    const at = start + Math.max(0, (n >> 1) - draw(300));
+    return { phase: phases[draw(4)], span: [at, at + draw(9)], events: [{ kind: kinds[draw(8)], position: at, token: draw(50), confidence: draw(100) / 100 }] };
+  });
+  const written = (cells) => JSON.stringify([...cells].sort((a, b) => a[0] - b[0]));
+  const wanted = new Map();
+  const canvas = new Canvas(start);
+  steps.forEach((step, index) => {
+    canvas.apply(step, index);
+    if (order.includes(index)) wanted.set(index, written(canvas.cells));
+  });
+  const fold = new Fold(start);
+  steps.forEach((step) => fold.push(step));
+  const same = order.map((index) => {
+    const cells = fold.at(index);
+    return written(cells) === wanted.get(index) && fold.length(index) === fold.output(cells).length;
+  });
+  return { same, frames: fold.keyframes.length };
+}"""
+
+
+def test_a_run_of_very_many_steps_keeps_few_keyframes_and_all_its_canvases(stage: Any):
+    count = 40_000
+    draw = random.Random(3)
+    far = [draw.randrange(count) for _ in range(24)]
+    order = [*far, 0, count - 1, *(step for at in far[:6] for step in (at, max(0, at - 1), at, min(count - 1, at + 1)))]
+    found = stage.page.evaluate(FAR, [count, order, 11])
+    assert all(found["same"])
+    assert found["frames"] <= 513
+
+
 @pytest.mark.parametrize("mode", list(MODES))
 def test_scrubbing_to_the_start_and_back_ends_in_the_same_output(mode: str, stage: Any):
     trace = MODES[mode](Maker(seed=7))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -53,6 +54,18 @@ def test_a_bonus_keeps_the_draft_it_replaced_in_sight(stage: Any):
     stage.seek(index + 1)
     shown = stage.page.locator('.ndp-row .ndp-cell[data-status="bonus"] .ndp-cell-old').filter(has_text=re.compile("."))
     expect(shown).to_have_text(trace.vocabulary[str(cell.replaced)].replace(" ", "·"))
+
+
+def test_a_short_block_moves_nothing(stage: Any):
+    trace = Maker("x" * 60, seed=5).diffusion()
+    trace.steps[-1] = replace(trace.steps[-1], block=9, span=(trace.steps[-1].span[0] + 1, trace.steps[-1].span[0] + 4))
+    stage.load([trace])
+    box = "(() => { const f = document.querySelector('.ndp-block').getBoundingClientRect(); return [f.height, document.querySelector('.ndp-block .ndp-cell').offsetWidth, document.querySelector('.ndp-bar').offsetHeight]; })()"
+    stage.seek(1)
+    before = stage.get(box)
+    stage.seek(len(trace.steps))
+    assert stage.page.locator(".ndp-block .ndp-cell").count() == 3
+    assert stage.get(box) == before
 
 
 @pytest.mark.parametrize("mode", list(MODES))

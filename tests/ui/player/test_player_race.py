@@ -123,6 +123,15 @@ def test_a_childs_tokens_that_differ_from_its_parents_are_marked_whenever_it_is_
     for lanes, expected in (([parent, child], [[], [16]]), ([parent, child], [[], [16]]), ([parent, spec], [[], []]), ([child, parent], [[16], []])):
         stage.load(lanes)
         assert stage.page.evaluate(marked) == expected
+        said = stage.page.locator(".ndp-kin:visible").all_text_contents()
+        assert said == (["differs from its parent in 1 token, marked above"] if sum(expected, []) else [])
+
+
+def test_a_child_beside_its_parent_plays_from_where_they_part(stage: Any):
+    (parent, _, spec), _ = differing()
+    stage.load([parent, replace(spec, parent={"trace": parent.id, "step": 2, "label": "pinned"})], play=True)
+    stage.page.keyboard.press(" ")
+    stage.wait("!p.playing && p.lanes[1].step >= 2")
 
 
 def test_a_gap_that_was_not_recorded_is_said_to_be_so(stage: Any):

@@ -152,16 +152,16 @@ def race(candidates: int = 0, seed: int = 3) -> list[Trace]:
     ]
 
 
-def noise(seed: int, length: int = 90) -> Trace:
-    """Steps that follow no decoder: every kind of event anywhere, spans that overlap, empty steps."""
+def noise(seed: int, length: int = 90, reach: int = 50) -> Trace:
+    """Steps that follow no decoder: every kind of event anywhere in `reach` positions, spans that overlap, empty steps."""
     maker = Maker("", seed)
     draw = maker.random
     kinds = ["seed", "commit", "remask", "draft", "accept", "reject", "bonus", "pin"]
     phases = ["ar", "denoise", "commit", "draft", "verify", "revise"]
     for _ in range(length):
-        low = maker.start + draw.randrange(40)
+        low = maker.start + draw.randrange(reach - 10)
         span = (low, low + draw.randrange(1, 20))
-        where = range(maker.start, maker.start + 50)
+        where = range(maker.start, maker.start + reach)
         events = [
             TokenEvent(draw.choice(where), draw.randrange(200, 206), draw.choice(kinds), draw.random(), draw.random())
             for _ in range(draw.randrange(6))
