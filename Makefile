@@ -21,7 +21,7 @@ run: $(VENV)/.run-ready
 	$(BIN)/python app.py $(ARGS)
 
 test: $(VENV)/.test-ready $(VENV)/.browser-ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 record: $(VENV)/.run-ready
 	$(BIN)/nemodiff record

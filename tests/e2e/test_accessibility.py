@@ -21,9 +21,9 @@ def settled(screen: Screen) -> None:
     screen.page.wait_for_timeout(500)
 
 
-def violations(page: Page) -> list[str]:
-    """What axe-core finds on the page as it stands, one line a place."""
-    found = Axe().run(page).response["violations"]
+def violations(page: Page, *rules: str) -> list[str]:
+    """What axe-core, or some of its rules, finds on the page as it stands, one line a place."""
+    found = Axe().run(page, options={"runOnly": list(rules)} if rules else None).response["violations"]
     return [f"{v['id']}: {v['help']} at {n['target']} ({n['failureSummary'][:200]})" for v in found for n in v["nodes"]]
 
 
@@ -34,7 +34,8 @@ def test_axe_finds_nothing(theme: str, served: Any, new_page: Callable[..., Page
     for view in VIEWS:
         screen.page.locator("#nd-view").get_by_label(view.name, exact=True).check()
         screen.page.wait_for_timeout(1500)
-        found = violations(screen.page)
+        # The themes differ in their colours alone.
+        found = violations(screen.page, *(["color-contrast"] if theme == "dark" else []))
         assert not found, view.name + "\n" + "\n".join(found)
 
 
