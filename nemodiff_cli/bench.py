@@ -41,14 +41,14 @@ def run_bench(targets: Sequence[str], ask: Ask, out: Path | None, against: Path 
         raise NemodiffError(f"there is no benchmark {unknown[0]}; they are {', '.join(TARGETS)}.")
     old = None if against is None else read(against)
     console = Console()
-    about, tables = environment(), []
+    tables: list[Table] = []
     for name in targets or TARGETS:
         with _progress(console) as bar:
             task = bar.add_task(name, total=None)
             found = TARGETS[name](ask, lambda done, total, words, n=name, t=task: bar.update(t, completed=done, total=total, description=f"{n}: {words}"))
         tables += found
         _print(console, found)
-    report = Report(date=time.strftime("%Y-%m-%d"), command=shlex.join(["nemodiff", *sys.argv[1:]])[:500], tables=tables, **about)
+    report = Report(date=time.strftime("%Y-%m-%d"), command=shlex.join(["nemodiff", *sys.argv[1:]])[:500], tables=tables, **environment())
     console.print(f"{report.machine}, torch {report.versions['torch']}, {report.date}", style="dim")
     if old is not None:
         _print(console, compare(old, report))
