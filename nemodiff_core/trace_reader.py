@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Any, get_args
 
-from nemodiff_core.errors import TraceError
+from nemodiff_core.errors import NemodiffError, TraceError
 from nemodiff_core.request import Mode
 from nemodiff_core.trace import (
     KINDS,
@@ -42,14 +42,19 @@ _GZIP = b"\x1f\x8b"
 
 def read_text(path: Path) -> bytes:
     """The JSON text of a file, unpacked within limits. Raises TraceError."""
+    return unpack(read_within(path, MAX_FILE_BYTES, "; record fewer candidates or tokens.", TraceError))
+
+
+def read_within(path: Path, limit: int, advice: str, wrong: type[NemodiffError]) -> bytes:
+    """A file of at most `limit` bytes. Raises `wrong`, which of a larger one says its limit and the `advice`."""
     try:
         with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
+            raw = file.read(limit + 1)
     except OSError as error:
-        raise TraceError(f"{path.name} cannot be read ({error.strerror}); choose another file.") from error
-    if len(raw) > MAX_FILE_BYTES:
-        raise TraceError(f"{path.name} is larger than {MAX_FILE_BYTES >> 20} MB; record fewer candidates or tokens.")
-    return unpack(raw)
+        raise wrong(f"{path.name} cannot be read ({error.strerror}); choose another file.") from error
+    if len(raw) > limit:
+        raise wrong(f"{path.name} is larger than {limit >> 20} MB{advice}")
+    return raw
 
 
 def unpack(raw: bytes) -> bytes:

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nemodiff_core.errors import NemodiffError
+from nemodiff_core.trace_reader import read_within
 
 SCHEMA = "nemodiff.bench/1"
 MAX_FILE_BYTES = 2 * 2**20
@@ -130,13 +131,7 @@ class Report(_Plain):
 
 def read(path: Path) -> Report:
     """A saved report. Raises NemodiffError with one sentence about what is wrong with the file."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise NemodiffError(f"{path.name} cannot be read ({error.strerror}); choose another file.") from error
-    if len(raw) > MAX_FILE_BYTES:
-        raise NemodiffError(f"{path.name} is larger than {MAX_FILE_BYTES >> 20} MB, which no report is; choose another file.")
+    raw = read_within(path, MAX_FILE_BYTES, ", which no report is; choose another file.", NemodiffError)
     try:
         content = json.loads(raw)
     except (ValueError, RecursionError) as error:
