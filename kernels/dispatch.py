@@ -22,7 +22,6 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 
 import torch
 
@@ -52,7 +51,10 @@ class Ops:
 
 
 def use(device: torch.device | str, mode: str | None = None, *, waits: bool = True) -> Ops:
-    """The operations for `device`; without `waits` none but `verify_commit` asks the host for anything. Raises ValueError for an unknown wish, RuntimeError for one that cannot be met."""
+    """The operations for `device`; without `waits` none but `verify_commit` asks the host for anything.
+
+    Raises ValueError for an unknown wish, RuntimeError for one that cannot be met.
+    """
     device = torch.device(device)
     wish = mode or os.environ.get(WISH) or "auto"
     chosen = _chosen(wish)
@@ -62,8 +64,7 @@ def use(device: torch.device | str, mode: str | None = None, *, waits: bool = Tr
         if wish != "auto":
             raise RuntimeError(f"{WISH}={wish} cannot be met: {obstacle}; leave it unset to run the references.")
         chosen = frozenset()
-    plain = reference if waits else unwaiting
-    return Ops(**{name: _load(name, name in chosen, plain) for name in NAMES}, kernels=chosen, interpreted=wish == "interpret")
+    return Ops(**{name: _load(name, name in chosen, waits) for name in NAMES}, kernels=chosen, interpreted=wish == "interpret")
 
 
 def _chosen(wish: str) -> frozenset[str]:
@@ -122,6 +123,7 @@ def _is_interpreted() -> bool:
     return not isinstance(tl.sum, sys.modules["triton"].JITFunction)
 
 
-def _load(name: str, kernel: bool, plain: ModuleType) -> Callable:
-    # Imported only when wanted: a CPU never waits for Triton, and need not have it.
-    return getattr(importlib.import_module(f"kernels.{name}") if kernel else plain, name, None) or getattr(reference, name)
+def _load(name: str, kernel: bool, waits: bool) -> Callable:
+    if kernel:  # imported only when wanted: a CPU never waits for Triton, and need not have it
+        return getattr(importlib.import_module(f"kernels.{name}"), name)
+    return getattr(unwaiting if not waits and hasattr(unwaiting, name) else reference, name)

@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -114,7 +115,7 @@ class Graphs:
     def _make(self, key: tuple, call: Forward) -> _Step:
         tokens = call.tokens.clone()
         pattern, _, draft, _ = key
-        compute = lambda: self._forward(tokens, pattern == "causal", draft, call.choice)  # noqa: E731
+        compute = partial(self._forward, tokens, pattern == "causal", draft, call.choice)
         if not self.capture:
             step = _Step(tokens, compute(), lambda: step.out.copy_(compute()))
         else:
