@@ -23,7 +23,7 @@ from ui.jobs import Job
 from ui.messages import write_traces
 from ui.mode_form import MODES
 from ui.opening import FOLDER, PREFIX, SWEEP
-from ui.parts import FOLD_ON_PHONES, QUIET, notice, slider, whole
+from ui.parts import FOLD_ON_PHONES, QUIET, as_object, notice, slider, whole
 from ui.routes import SWEEP_ROUTE
 from ui.runs import RunRecord
 from ui.shell import PLAYER_ID
@@ -204,12 +204,12 @@ class Budget:
 
     def choose(self, sweep_id: str, event: gr.EventData) -> str:
         """The runs of a chosen point or row."""
-        return message(plane.runs_table(self._record(sweep_id).sweep, str(event._data.get("key"))))
+        return message(plane.runs_table(self._record(sweep_id).sweep, str(as_object(event._data).get("key"))))
 
     def open(self, sweep_id: str, last: dict[str, str], request: gr.Request, event: gr.EventData) -> list[Any]:
         """The trace of a chosen run, for the player."""
         try:
-            trace = self._record(sweep_id).sweep.trace(str(event._data.get("key")))
+            trace = self._record(sweep_id).sweep.trace(str(as_object(event._data).get("key")))
         except NemodiffError as error:
             return [gr.skip(), gr.skip(), notice(str(error))]
         record = self.app.store.create(request.session_hash)

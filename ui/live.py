@@ -62,10 +62,8 @@ def _decode(
                 if lane + 1 < len(lanes) and finished[-1].stop_reason != "cancelled":
                     items.put(("fault", lane + 1, "The race was stopped before every lane had its turn."))
                 break
-    except NemodiffError as error:
-        items.put(("fault", lane, str(error)))
     except Exception as error:  # the page must hear of it whatever it was, and the process lives on
-        items.put(("fault", lane, _failed(error)))
+        items.put(("fault", lane, _sentence(error)))
     finally:
         items.put(None)
 
@@ -86,12 +84,14 @@ def _decode_together(
         for lane in range(len(finished)):
             items.put(("end", lane, finished[: lane + 1]))
     except Exception as error:  # as above
-        items.put(("fault", 0, str(error) if isinstance(error, NemodiffError) else _failed(error)))
+        items.put(("fault", 0, _sentence(error)))
     finally:
         items.put(None)
 
 
-def _failed(error: Exception) -> str:
+def _sentence(error: Exception) -> str:
+    if isinstance(error, NemodiffError):
+        return str(error)
     return f"The run failed ({type(error).__name__}: {error}); change a setting or run it again."
 
 
