@@ -57,6 +57,11 @@ class Limits(BaseModel):
     max_batch: int = Field(8, ge=1, le=256)  # requests decoded together
     max_prompt_characters: int = Field(20_000, ge=1)
     max_sweep_runs: int = Field(400, ge=1)  # runs of one sweep that a visitor starts
+    max_steps: int = Field(64, ge=1, le=256)  # forwards that may fill a block, and rounds that may revise it
+    max_lanes: int = Field(4, ge=2, le=4)  # of a race
+    max_waiting: int = Field(64, ge=1)  # runs that wait for the device, everybody's together
+    max_waiting_per_visitor: int = Field(2, ge=1)
+    max_runs_per_minute: int = Field(60, ge=1)  # of one visitor
 
 
 class DecodeRequest(BaseModel):
@@ -130,6 +135,9 @@ class DecodeRequest(BaseModel):
             ("max_new_tokens", self.max_new_tokens, limits.max_new_tokens),
             ("block_length", self.block_length, limits.max_block_length),
             ("candidates", self.candidates, limits.max_candidates),
+            ("steps", self.steps or 0, limits.max_steps),
+            ("revise_rounds", self.revise_rounds, limits.max_steps),
+            ("max_forwards_per_block", self.max_forwards_per_block or 0, max(256, limits.max_steps)),
         ):
             if asked > allowed:
                 raise RequestError(f"{name} is {asked}, but this host allows at most {allowed}; choose a smaller value.")

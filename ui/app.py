@@ -22,6 +22,7 @@ from ui.budget import Budget  # noqa: E402
 from ui.edit import Edit  # noqa: E402
 from ui.jobs import Job  # noqa: E402
 from ui.learn import Learn  # noqa: E402
+from ui.line import Line  # noqa: E402
 from ui.live import stream  # noqa: E402
 from ui.loader import Loader, ModelChoice, Models  # noqa: E402
 from ui.messages import resync, write_traces  # noqa: E402
@@ -30,13 +31,16 @@ from ui.player_component import stylesheet  # noqa: E402
 from ui.race import Race  # noqa: E402
 from ui.refine import Refine  # noqa: E402
 from ui.routes import routes  # noqa: E402
-from ui.runs import RunStore  # noqa: E402
+from ui.runs import RunRecord, RunStore  # noqa: E402
 from ui.shell import Shell  # noqa: E402
 from ui.speculate import Speculate  # noqa: E402
 from ui.theme import head, theme  # noqa: E402
 from ui.votes import Votes  # noqa: E402
 
-QUEUE_SIZE = 16
+# Every run that waits keeps a thread, and what needs no device must find one as well.
+OTHER_THREADS = 48
+# Messages that may wait for a browser; one that reads more slowly fetches the rest when it has caught up.
+OUTBOX = 8
 VIEWS: tuple[type, ...] = (Refine, Race, Speculate, Budget, Edit, Learn)
 
 
@@ -53,6 +57,8 @@ class App:
     def __post_init__(self) -> None:
         self.models = Models(self.loader, self.others)
         self.recorded = opening.load(self.store)
+        self.line = Line(self.limits, lambda: getattr(self.loader.engine, "capacity", 1))
+        self.behind: Callable[[str], bool] = lambda visitor: False  # whether a visitor's browser reads too slowly
 
     # -- what the browser asks for ------------------------------------------------------------------
 
@@ -86,55 +92,86 @@ class App:
 
         def prepared(view: str, last: dict[str, str], request: gr.Request, event: gr.EventData, *values: Any) -> list[Any]:
             try:
+                self.line.check(request.session_hash)
                 job = make(event, *values)
             except NemodiffError as error:
                 return ["", gr.skip(), *[gr.skip()] * 4, notice(str(error))]
-            record = self.store.create(request.session_hash, lanes=len(job.lanes))
-            record.job, record.blind = job, job.blind
+            record = self.begin(job, request.session_hash)
             busy, free = gr.update(interactive=False), gr.update(interactive=True)
-            ahead = self.store.ahead(record)
-            waiting = f"{ahead} {'run is' if ahead == 1 else 'runs are'} ahead on this device; yours starts by itself."
-            return [record.id, {**last, view: record.id}, busy, free, busy, busy, notice(waiting, calm=True) if ahead else ""]
+            return [record.id, {**last, view: record.id}, busy, free, busy, busy, ""]
 
         return prepared
+
+    def begin(self, job: Job, visitor: str | None) -> RunRecord:
+        """The record of a run that is about to join the line."""
+        record = self.store.create(visitor, lanes=len(job.lanes))
+        record.job, record.blind = job, job.blind
+        return record
 
     def run(self, run_id: str) -> Iterator[tuple[Any, Any]]:
         """Do the job of a prepared run and stream it: (message for the player, notice)."""
         if not run_id:
             yield gr.skip(), gr.skip()
             return
+        unsent = ""
         try:
             record = self.store.get(run_id)
+            said: Any = gr.skip()
+            for message, words in self.perform(record):
+                said = notice(words, calm=True) if words else "" if words is not None else said
+                if message is not None and self.behind(record.owner):
+                    unsent = message
+                    continue
+                yield gr.skip() if message is None else message, said
+                said, unsent = gr.skip(), "" if message is not None else unsent
+            if unsent:  # its number tells the player that it has missed some
+                yield unsent, said
         except NemodiffError as error:
-            yield gr.skip(), notice(str(error))
-            return
+            yield unsent or gr.skip(), notice(str(error))
+
+    def perform(self, record: RunRecord) -> Iterator[tuple[str | None, str | None]]:
+        """Wait for the record's turn and do its job: (message of the live protocol or None, what is said of the waiting or None).
+
+        Raises NemodiffError; what was recorded until then stays in the record.
+        """
+        place = None
         try:
             if not self.loader.wait(0):
-                yield gr.skip(), notice("The model is still loading; the run starts by itself when it is ready.", calm=True)
+                yield None, "The model is still loading; the run starts by itself when it is ready."
                 while not (self.loader.wait(0.1) or record.stop.is_set()):
                     pass
-            if record.stop.is_set():
-                yield gr.skip(), notice("Stopped before it began.", calm=True)
-                return
-            if self.loader.engine is None:
+            if not record.stop.is_set() and self.loader.engine is None:
                 raise RequestError(self.loader.problem or "There is no model; start the app again.")
-            said: Any = ""  # the first message takes away what was said of the waiting
+            place = self.line.join(record.owner or "")
+            for words in place.told(record.stop.is_set):
+                yield None, words
+            if record.stop.is_set():
+                yield None, "Stopped before it began."
+                return
+            said: str | None = ""  # the first message takes away what was said of the waiting
             for message in stream(self.loader.engine, record.job.lanes, record):
                 yield message, said
-                said = gr.skip()
-        except NemodiffError as error:
-            yield gr.skip(), notice(str(error))
+                said = None
         finally:
             record.stop.set()
             record.ended = True
             record.job = None
+            if place is not None:
+                place.leave()
 
-    def explain(self, event: gr.EventData) -> Iterator[tuple[Any, Any]]:
+    def explain(self, request: gr.Request, event: gr.EventData) -> Iterator[tuple[Any, Any]]:
         """Look for wrong commits in the run that the player shows: (message for the player, notice)."""
+        place = None
         try:
+            place = self.line.join(request.session_hash)
+            for words in place.told(lambda: False):
+                yield gr.skip(), notice(words, calm=True)
             yield from whatif.explain(self.store, self.models, event._data)
         except NemodiffError as error:
             yield gr.skip(), notice(str(error))
+        finally:
+            if place is not None:
+                place.leave()
 
     def finish(self, run_id: str) -> list[Any]:
         """The buttons once a run is over, however it ended, be it that the queue refused it."""
@@ -178,6 +215,12 @@ class App:
         return [record.log[-1], view, {**last, view: record.id}, "", _run_label(view)]
 
 
+def _unread(page: gr.Blocks, visitor: str) -> int:
+    """Messages that Gradio holds for a visitor whose browser has not fetched them."""
+    held = page._queue.pending_messages_per_session.get(visitor)
+    return held.qsize() if held is not None else 0
+
+
 def _run_label(view: str) -> Any:
     label = next(kind.run_label for kind in VIEWS if kind.name == view)
     return gr.skip() if label is None else gr.update(value=label)
@@ -215,7 +258,9 @@ def launch(settings: ServeSettings | None = None, *, block: bool = True) -> gr.B
     page = build(app)
     page.nemodiff = app
     first = prelude.serving(app.recorded.get(Refine.name))
-    page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1)
+    # Runs wait in the app's own line, which is fair and can say how long: Gradio's queue hands them on at once.
+    page.queue(max_size=settings.limits.max_waiting + OTHER_THREADS, default_concurrency_limit=1)
+    app.behind = lambda visitor: _unread(page, visitor) >= OUTBOX
     page.launch(
         server_name=settings.host,
         server_port=settings.port,
@@ -229,6 +274,7 @@ def launch(settings: ServeSettings | None = None, *, block: bool = True) -> gr.B
         head=head([kind.name for kind in VIEWS]),
         app_kwargs={**first, "routes": [*first["routes"], *routes(app.store, app.votes)]},
         max_file_size=files.MAX_FILE_BYTES,
+        max_threads=settings.limits.max_waiting + OTHER_THREADS,
         footer_links=[],
         run_history=False,
         enable_monitoring=False,

@@ -182,7 +182,7 @@ class Budget:
                 raise RequestError(self.app.loader.problem or "There is no model; start the app again.")
             if not record.stop.is_set():
                 began = time.monotonic()
-                for _ in results.run(self.app.loader.engine, record.stop):
+                for _ in self._in_turn(results.run(self.app.loader.engine, record.stop), record):
                     if time.monotonic() - drawn >= RATE_S:
                         drawn = time.monotonic()
                         yield [_going(results, drawn - began), gr.skip(), self._plane(sweep_id), self._table(sweep_id)]
@@ -193,6 +193,15 @@ class Budget:
         finally:
             record.stop.set()
             record.ended = True
+
+    def _in_turn(self, rows: Iterator[None], record: RunRecord) -> Iterator[None]:
+        """The runs of a sweep, each with a turn of its own, so that others wait for one run and not for the sweep."""
+        end = object()
+        while True:
+            with self.app.line.turn(record.owner, record.stop.is_set, counted=False):
+                if next(rows, end) is end:
+                    return
+            yield
 
     def finish(self, sweep_id: str) -> list[Any]:
         """The buttons once a sweep is over, however it ended."""

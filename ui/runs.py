@@ -81,11 +81,6 @@ class RunStore:
         with self._lock:
             self._runs[record.id] = record
 
-    def ahead(self, record: RunRecord) -> int:
-        """Unfinished runs that were begun before this one."""
-        with self._lock:
-            return sum(not r.ended and r is not record and r.sweep is None and r.created <= record.created for r in self._runs.values())
-
     def stop(self, owner: str) -> int:
         """Ask every unfinished run of one visitor to stop; how many were asked."""
         with self._lock:

@@ -92,7 +92,7 @@ class Shell:
         ended = []
         for trigger in triggers:  # not gr.on, which knows no events of a component's own
             run = trigger(prepare, [self.view, self.last, *inputs], [self.run_id, self.last, *locked, self.notice], **QUIET).then(
-                app.run, self.run_id, [self.player, self.notice], concurrency_id="device", concurrency_limit=1,
+                app.run, self.run_id, [self.player, self.notice], concurrency_id="device", concurrency_limit=None,
                 api_visibility="private", show_progress="hidden",
             )  # fmt: skip
             ended.append(run.then(app.finish, self.run_id, locked, **QUIET))
@@ -136,7 +136,7 @@ class Shell:
         ask.stop.click(app.stop, None, None, **QUIET)
         self.start([self.player.fork], fork_job(app.store, app.models), [])
         self.player.explain(
-            app.explain, None, [self.player, self.notice], concurrency_id="device", concurrency_limit=1,
+            app.explain, None, [self.player, self.notice], concurrency_id="device", concurrency_limit=None,
             api_visibility="private", show_progress="hidden",
         )  # fmt: skip
         self.general.connect()

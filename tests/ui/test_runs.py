@@ -88,13 +88,3 @@ def test_leaving_drops_everything_of_one_visitor():
     with pytest.raises(NemodiffError):
         store.get(mine.id)
     assert store.get(other.id) is other
-
-
-def test_a_visitor_learns_how_many_runs_are_ahead():
-    store = RunStore()
-    first, done, mine, later = (store.create(name) for name in ("a", "b", "me", "c"))
-    done.ended = True
-    later.created = mine.created + 1
-    assert store.ahead(mine) == 1
-    first.ended = True
-    assert store.ahead(mine) == 0
