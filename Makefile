@@ -7,13 +7,14 @@ ARGS   ?=
 BENCH  ?= two-cores
 
 .DEFAULT_GOAL := help
-.PHONY: help run test record bench screenshot clean
+.PHONY: help run test record bench audit screenshot clean
 
 help:
 	@echo "make run      open the app with the bundled model    (make run ARGS='--port 8000')"
 	@echo "make test     all tests, the browser's included       (make test ARGS='tests/ui')"
 	@echo "make record   decode all recorded traces again with the bundled model, and check the lessons against them"
 	@echo "make bench    measure decoding, forwards, recording and growth again, for the charts in the app (BENCH=name of the report)"
+	@echo "make audit    check the pinned packages against known advisories (needs the network)"
 	@echo "make screenshot  take docs/screenshot.png again"
 	@echo "make clean    remove the virtual environment"
 
@@ -29,6 +30,12 @@ record: $(VENV)/.run-ready
 # On a machine that does nothing else; transformers, which it compares with, comes with the tests.
 bench: $(VENV)/.test-ready
 	$(BIN)/nemodiff bench decode trace forward scale --out ui/reports/$(BENCH).json
+
+# Asks the public advisories about every pinned package.
+audit:
+	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet pip-audit; }
+	.audit/bin/pip-audit --no-deps --disable-pip -r requirements.txt
+	.audit/bin/pip-audit --no-deps --disable-pip -r requirements-test.txt
 
 screenshot: $(VENV)/.test-ready $(VENV)/.browser-ready
 	NEMODIFF_SCREENSHOT=1 $(BIN)/python -m pytest tests/e2e -k screenshot
@@ -52,4 +59,4 @@ $(VENV)/.browser-ready: $(VENV)/.test-ready
 	@touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .audit

@@ -32,17 +32,20 @@ class Ask:
     seconds: float = 60.0  # for one geometry of `forward`, one mode of `scale`
     geometries: Sequence[str] = ()
     compiles: bool = False
+    visitors: int = 50
+    runs: int = 2000
+    model: str | None = None
 
 
 def run_bench(targets: Sequence[str], ask: Ask, out: Path | None, against: Path | None) -> None:
-    """Measure the targets (all without any), print their tables, save the report and compare it. Raises NemodiffError."""
+    """Measure the targets (without any, all that need no server), print their tables, save the report and compare it. Raises NemodiffError."""
     unknown = [name for name in targets if name not in TARGETS]
     if unknown:
         raise NemodiffError(f"there is no benchmark {unknown[0]}; they are {', '.join(TARGETS)}.")
     old = None if against is None else read(against)
     console = Console()
     tables: list[Table] = []
-    for name in targets or TARGETS:
+    for name in targets or [name for name in TARGETS if name not in SERVED]:
         with _progress(console) as bar:
             task = bar.add_task(name, total=None)
             found = TARGETS[name](ask, lambda done, total, words, n=name, t=task: bar.update(t, completed=done, total=total, description=f"{n}: {words}"))
@@ -151,6 +154,18 @@ def _page(ask: Ask, listen: Listen) -> list[Table]:
     return [Table(name="page", title="Page", keys=("visits",), rows=[found])]
 
 
+def _crowd(ask: Ask, listen: Listen) -> list[Table]:
+    from ui.crowd import measure_crowd
+
+    return measure_crowd(ask.engine(), _browser(), visitors=ask.visitors, model=ask.model, listen=listen)
+
+
+def _soak(ask: Ask, listen: Listen) -> list[Table]:
+    from ui.crowd import measure_soak
+
+    return measure_soak(ask.runs, model=ask.model, listen=listen)
+
+
 TARGETS: dict[str, Callable[[Ask, Listen], list[Table]]] = {
     "player": _player,
     "page": _page,
@@ -159,7 +174,10 @@ TARGETS: dict[str, Callable[[Ask, Listen], list[Table]]] = {
     "forward": _forward,
     "decode": _decode,
     "scale": _scale,
+    "crowd": _crowd,
+    "soak": _soak,
 }
+SERVED = ("crowd", "soak")  # they take minutes and both processors: only by name
 _open: list[Any] = []
 
 

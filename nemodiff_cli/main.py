@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from enum import Enum
 from functools import partial
@@ -80,20 +81,29 @@ def serve(
     port: Annotated[Optional[int], Option(help="Port; default: the first free one from 7860.")] = None,
     root_path: Annotated[Optional[str], Option(help="Path under which a reverse proxy shows the app.")] = None,
     open_browser: Annotated[bool, Option("--open", help="Open a browser window.")] = False,
-    also: Annotated[Optional[list[str]], Option("--also", help="Another checkpoint that lanes of a race may use; may be given several times.")] = None,
+    also: Annotated[Optional[list[str]], Option("--also", help="Another checkpoint to offer; may be given several times.")] = None,
     keep_prompts: Annotated[bool, Option("--keep-prompts", help="Store the prompts of blind races with their votes.")] = False,
+    cluster: Annotated[bool, Option("--cluster", help="Decode on Ray Serve replicas, one a GPU; without GPUs, two on the CPU.")] = False,
+    replicas: Annotated[Optional[str], Option(help="How many: 2, or 1-8 for as many as are needed, or 0 for those that the cluster runs already.")] = None,
+    ray_address: Annotated[Optional[str], Option(help="The cluster to join, as ray start has it; auto for this machine's node. Default: a cluster of this machine alone.")] = None,
 ) -> None:
     """Open the web app."""
     from ui.app import ServeSettings, launch
     from ui.loader import ModelChoice
 
+    if not cluster and (replicas or ray_address):
+        raise NemodiffError("--replicas and --ray-address belong to --cluster; give it.")
     others = tuple(ModelChoice(source, None, dtype, device) for source in also or ())
-    launch(
-        ServeSettings(
-            ModelChoice(model, revision, dtype, device), host, port, root_path, open_browser,
-            extra_models=others, keep_prompts=keep_prompts,
-        )
+    settings = ServeSettings(
+        ModelChoice(model, revision, dtype, device), host, port, root_path, open_browser,
+        extra_models=others, keep_prompts=keep_prompts,
     )  # fmt: skip
+    if cluster:
+        from nemodiff_cli.cluster import run_cluster
+
+        run_cluster(settings, replicas, ray_address)
+    else:
+        launch(settings)
 
 
 @app.command()
@@ -504,7 +514,7 @@ def export(
 
 @app.command()
 def bench(
-    targets: Annotated[Optional[list[str]], Argument(metavar="[TARGET]...", help="player, page, trace, kernels, forward, decode, scale; default: all.")] = None,
+    targets: Annotated[Optional[list[str]], Argument(metavar="[TARGET]...", help="player, page, trace, kernels, forward, decode, scale; default: all of these. By name only: crowd, soak.")] = None,
     model: Model = None,
     dtype: Dtype = None,
     device: Device = None,
@@ -516,12 +526,39 @@ def bench(
     seconds: Annotated[float, Option(min=0, help="forward: for a geometry; scale: for a mode. What takes longer is unmeasured.")] = 60.0,
     geometry: Annotated[Optional[list[str]], Option(help="forward: tiny, 3B, 8B or 14B; default: all that fit.")] = None,
     compiles: Annotated[bool, Option("--compile", help="forward: beside torch.compile, whose start costs half a minute.")] = False,
+    visitors: Annotated[int, Option(min=1, max=200, help="crowd: how many ask in the same moment.")] = 50,
+    runs: Annotated[int, Option(min=1, help="soak: how many runs.")] = 2000,
 ) -> None:
-    """Measure what must be fast on this machine: decoding, its forwards, recording, growth, the kernels, the player, the page."""
+    """Measure what must be fast on this machine: decoding, its forwards, recording, growth, the kernels, the player, the page, a crowd."""
     from nemodiff_cli.bench import Ask, run_bench
 
-    ask = Ask(lambda: _engine(model, None, dtype, device), device, rounds, prompts, max_new_tokens, seconds, geometry or (), compiles)
+    ask = Ask(lambda: _engine(model, None, dtype, device), device, rounds, prompts, max_new_tokens, seconds, geometry or (), compiles, visitors, runs, model)
     run_bench(targets or [], ask, out, compare)
+
+
+@app.command()
+def deploy(
+    space: Annotated[Optional[str], Option(help="OWNER/NAME of the Hugging Face Space to create or update.")] = None,
+    preset: Annotated[Optional[str], Option(help="Preset of spaces.yml that the Space runs; default: cpu-basic.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="List what would be uploaded, and upload nothing.")] = False,
+    out: Annotated[Optional[Path], Option(help="Leave what is uploaded in this new folder.")] = None,
+    private: Annotated[bool, Option("--private", help="Create a Space that only its owner sees.")] = False,
+    write: Annotated[bool, Option("--write", help="Make README.md's front matter and requirements.txt from spaces.yml and what is installed.")] = False,
+    check: Annotated[bool, Option("--check", help="Say whether they agree.")] = False,
+) -> None:
+    """Put the app on a Hugging Face Space, or keep the files that describe it in order."""
+    from nemodiff_cli.deploy import run_check, run_deploy, run_write
+
+    if [bool(space), write, check].count(True) != 1:
+        raise NemodiffError("give one of --space OWNER/NAME, --write and --check.")
+    if not space and (preset or dry_run or out or private):
+        raise NemodiffError("--preset, --dry-run, --out and --private belong to --space; give it.")
+    if space:
+        run_deploy(space, preset, dry_run, out, private)
+    elif write:
+        run_write()
+    else:
+        run_check()
 
 
 @app.command(hidden=True)
@@ -566,6 +603,8 @@ def run() -> None:
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _fail("the disk is full; free some space and run the same again, what was saved before is still there.")
         _fail(f"{error.filename or 'the system'}: {error.strerror or error}; check the path and its permissions.")
 
 

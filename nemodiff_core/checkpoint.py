@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,6 +33,7 @@ from nemodiff_core.sources import (
     CONFIG,
     INDEX,
     WEIGHTS,
+    Found,
     Progress,
     bundled_path,
     find,
@@ -67,6 +68,27 @@ class Checkpoint:
         """Whether drafts can use an adapter."""
         return self.model.draft_adapter is not None
 
+    @property
+    def has_sampler(self) -> bool:
+        """Whether the policy `sampler` is there."""
+        return self.model.commit_sampler is not None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's inputs go."""
+        return self.model.device
+
+    def describe(self) -> dict[str, Any]:
+        """What a trace says about the model."""
+        return {
+            "id": self.id,
+            "revision": self.revision,
+            "parameters": self.model.parameter_count(),
+            "dtype": self.model.format,
+            "device": str(self.model.device),
+            "adapter": self.has_adapter,
+        }
+
 
 class StoredTensor(NamedTuple):
     """Where a tensor lies and what its file says about it."""
@@ -77,26 +99,29 @@ class StoredTensor(NamedTuple):
 
 
 def load(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Found,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     revision: str | None = None,
     progress: Progress | None = None,
+    adapter: bool = True,
+    make_room: Callable[[], None] = lambda: None,
 ) -> Checkpoint:
-    """Load a checkpoint for inference from a folder, a hub id or "tiny", the bundled one.
+    """Load a checkpoint for inference from a folder, a hub id or "tiny", the bundled one, or what `find` has found.
 
     `device` defaults to the GPU where there is one; "auto" spreads what does not fit one GPU. `dtype` defaults
     to float32 on the CPU and to the config's own elsewhere; "int8" and "int4" quantise the weights alone
     (`quantized.py`). They go tensor by tensor from the mapped file to their dtype and device; unchanged ones
     stay mapped on the CPU, but for those that `TriModeModel.join` lays side by side. No weight requires a gradient.
-    A draft adapter in the folder is attached to the model.
+    A draft adapter in the folder is attached to the model unless `adapter` is False. Raising in `progress` ends it.
+    `make_room` is called before the first weight is read, when all that can be checked without them is sound.
     Raises CheckpointError or ConfigError, one sentence each.
     """
     tell = progress or (lambda what, share: None)
     form = dtype if dtype in quantized.FORMATS else None
     wanted = None if dtype is None or form else placement.parse_dtype(dtype, (*KNOWN_DTYPES, *quantized.FORMATS))
     main = placement.parse_device(None if device == "auto" else device)
-    folder, name, commit = find(source, revision, tell)
+    folder, name, commit = source if isinstance(source, Found) else find(source, revision, tell)
     config = read_config(folder)
     stored = survey(folder)
     if config.num_hidden_layers > len(stored):
@@ -113,12 +138,13 @@ def load(
         wanted = quantized.compute_dtype(main)
         quantized.prepare(model, form, wanted)
     elif wanted is None:
-        wanted = torch.float32 if main.type == "cpu" else getattr(torch, config.torch_dtype)
+        wanted = placement.usual_dtype(config, main)
+    make_room()
     plan = placement.plan(model, device, wanted)
     if form and "disk" in plan.homes.values():
         raise CheckpointError(f"the weights in {form} fit neither the GPUs nor the memory beside them; use a smaller model.")
     _fill(model, stored, plan, wanted, tell)
-    if has_adapter(folder / ADAPTER):
+    if adapter and has_adapter(folder / ADAPTER):
         homes = model.layer_devices or model.device
         model.draft_adapter = load_adapter(folder / ADAPTER, config, wanted, homes)
     if (folder / SAMPLER / SAMPLER_CONFIG).is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import platform
 import secrets
@@ -14,22 +15,25 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from nemodiff_core import __version__
+from nemodiff_core.admission import admit, admit_batch
 from nemodiff_core.checkpoint import Checkpoint
 from nemodiff_core.decode import GIVEN, MODES
 from nemodiff_core.decode.batch import together
 from nemodiff_core.decode.calls import Decoding
 from nemodiff_core.decode.canvas import Clock
 from nemodiff_core.decode.graphs import Graphs
-from nemodiff_core.decode.infill import Gap
-from nemodiff_core.errors import NemodiffError, RequestError
+from nemodiff_core.errors import NemodiffError
 from nemodiff_core.request import DecodeRequest, Limits
-from nemodiff_core.skeleton import parts_for
 from nemodiff_core.trace import Step, TokenText, Trace, fold
+
+if TYPE_CHECKING:
+    from nemodiff_core.analysis.devices import Device
+    from nemodiff_core.fork import Intervention
 
 # How often a run that waits for the device looks at its stop flag, in seconds.
 _POLL = 0.05
@@ -78,6 +82,8 @@ class Engine:
     Nothing is shared between runs but the weights: each has its own cache, random generator and record.
     """
 
+    capacity = 1  # runs that go on at once
+
     def __init__(self, checkpoint: Checkpoint, limits: Limits | None = None) -> None:
         self.checkpoint = checkpoint
         self.limits = limits or Limits()
@@ -90,19 +96,51 @@ class Engine:
 
         Raises RequestError where the request does not fit the host's limits or the model's context.
         """
-        return Run(self, request, *self._prepare(request), stop or threading.Event())
+        return Run(self, request, *admit(self, request), stop or threading.Event())
 
     def run_batch(self, requests: Sequence[DecodeRequest], stop: threading.Event | None = None) -> BatchRun:
         """Check the requests and prepare a run in which they share their forwards, whatever their modes.
 
         Every row writes what it would write alone. Raises RequestError as `run` does, and for none or too many.
         """
-        if not 1 <= len(requests) <= self.limits.max_batch:
-            raise RequestError(
-                f"{len(requests)} requests were given, but this host decodes 1 to {self.limits.max_batch} together; give so many."
-            )
-        rows = [Recording(self, request, *self._prepare(request), batch=len(requests)) for request in requests]
+        admit_batch(self, requests)
+        rows = [Recording(self, request, *admit(self, request), batch=len(requests)) for request in requests]
         return BatchRun(rows, stop or threading.Event())
+
+    def fork(self, parent: Trace, what: Intervention, stop: threading.Event | None = None) -> Run:
+        """A run that goes on from a step of `parent` (fork.py); nothing is computed until it is iterated. Raises RequestError."""
+        from nemodiff_core.fork import fork
+
+        return fork(self, parent, what, stop)
+
+    def regret(self, trace: Trace, stop: threading.Event | None = None) -> Trace:
+        """The trace with its wrong commits and its regret (analysis/regret.py). Raises NemodiffError, also for `stop`."""
+        from nemodiff_core.analysis.regret import regret
+
+        stop = stop or threading.Event()
+        with self.turn(stop.is_set):
+            return regret(self.checkpoint, trace, lambda done, all: _go_on(stop))
+
+    def oracle(self, trace: Trace, budget: int, stop: threading.Event | None = None) -> Trace:
+        """The speed of light for a run (analysis/oracle.py); other runs pass between its blocks. Raises NemodiffError."""
+        from nemodiff_core.analysis.oracle import speed_of_light
+
+        stop = stop or threading.Event()
+        with self.turn(stop.is_set) as pass_on:
+
+            def listen(done: int, blocks: int) -> None:
+                _go_on(stop)
+                pass_on()
+
+            return speed_of_light(self.checkpoint, trace, budget, listen)
+
+    def probe(self, working_set: int, patience_s: float) -> Device:
+        """The device, measured for `working_set` bytes a forward while no run has it. Raises NemodiffError where none pauses."""
+        from nemodiff_core.analysis.probe import measure_device
+
+        about, end = self.describe(), time.monotonic() + patience_s
+        with self.turn(lambda: time.monotonic() > end):
+            return measure_device(about["dtype"], about["device"], working_set)
 
     @contextlib.contextmanager
     def turn(self, give_up: Callable[[], bool]) -> Iterator[Callable[[], None]]:
@@ -131,91 +169,35 @@ class Engine:
             if held:
                 self._device.release()
 
-    def _prepare(self, request: DecodeRequest) -> tuple[list[int], list[Any]]:
-        """The prompt's ids, and what stands in the answer from the start. Raises RequestError."""
-        request.check(self.limits)
-        tokenizer = self.checkpoint.tokenizer
-        if request.chat:
-            prompt = tokenizer.chat([{"role": "user", "content": request.prompt}])
-        else:
-            prompt = tokenizer.encode_plain(request.prompt)
-        if not prompt:
-            raise RequestError("the prompt is empty; write something for the model to answer.")
-        if len(prompt) > self.limits.max_prompt_tokens:
-            raise RequestError(
-                f"the prompt has {len(prompt)} tokens, but this host allows at most {self.limits.max_prompt_tokens}; "
-                "shorten it."
-            )
-        if request.max_thinking_tokens is not None and self.end_think_id is None:
-            raise RequestError("this model has no token that ends its thinking; leave max_thinking_tokens out.")
-        given = self._given(request)
-        context = self.checkpoint.config.max_position_embeddings
-        need = len(prompt) + request.max_new_tokens + request.block_length
-        if need > context:
-            raise RequestError(
-                f"prompt, answer and one block need {need} positions, but the model has {context}; "
-                "shorten the prompt or lower max_new_tokens."
-            )
-        self._check_fit(request, given)
-        return prompt, given
-
-    def _given(self, request: DecodeRequest) -> list[Any]:
-        """What stands in the answer from the start: the draft's ids, or the template's text and gaps."""
-        checkpoint = self.checkpoint
-        if request.mode == "infill":
-            vocabulary = checkpoint.config.vocab_size
-            given = parts_for(request.template, checkpoint.tokenizer, vocabulary, request.block_length, checkpoint.model.device)
-            length = sum(part.longest if isinstance(part, Gap) else len(part) for part in given)
-        elif request.mode == "refine":
-            given = checkpoint.tokenizer.encode_plain(request.draft)
-            length = len(given)
-        else:
-            return []
-        if length > request.max_new_tokens:
-            raise RequestError(f"the text has {length} tokens, but max_new_tokens is {request.max_new_tokens}; raise it.")
-        return given
-
-    def _check_fit(self, request: DecodeRequest, given: Sequence[Any]) -> None:
-        """Refuse a policy, pins or budgets that this checkpoint or this text cannot serve. Raises RequestError."""
-        if request.policy == "sampler" and self.checkpoint.model.commit_sampler is None:
-            raise RequestError("this checkpoint has no learned sampler; train one with nemodiff train-sampler or choose another policy.")
-        vocabulary, mask = self.checkpoint.config.vocab_size, self.checkpoint.tokenizer.mask_id
-        for offset, token in request.pins:
-            if token >= vocabulary or token == mask:
-                raise RequestError(f"the pin at {offset} has token {token}, which this checkpoint cannot write; choose another.")
-            if request.mode == "refine" and offset >= len(given):
-                raise RequestError(f"the pin at {offset} lies behind the draft's {len(given)} tokens; move it.")
-        blocks = -(-request.max_new_tokens // request.block_length)
-        if request.max_forwards is not None and request.max_forwards < 2 * blocks:
-            raise RequestError(
-                f"{request.max_forwards} forwards cannot write {blocks} blocks, which need two each; "
-                f"raise max_forwards to {2 * blocks} or lower max_new_tokens."
-            )
-
     def describe(self) -> dict[str, Any]:
         """What a trace says about the model, and its longest context."""
-        return {**self._model(), "max_context": self.checkpoint.config.max_position_embeddings}
+        return {**self.checkpoint.describe(), "max_context": self.checkpoint.config.max_position_embeddings}
 
     def text(self, ids: Sequence[int]) -> str:
         """Readable text of ids, special tokens left out."""
         return self.checkpoint.tokenizer.decode(ids)
 
-    def _model(self) -> dict[str, Any]:
-        checkpoint = self.checkpoint
-        return {
-            "id": checkpoint.id,
-            "revision": checkpoint.revision,
-            "parameters": checkpoint.model.parameter_count(),
-            "dtype": checkpoint.model.format,
-            "device": str(checkpoint.model.device),
-            "adapter": checkpoint.has_adapter,
-        }
+    def environment(self) -> dict[str, Any]:
+        """Versions and hardware where runs are computed."""
+        return environment()
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for runs to be compared by their requests alone."""
+        # A folder has no revision and may be trained further under its name, so some of its weights stand for all.
+        head = self.checkpoint.model.diffusion_head.weight
+        digest = None
+        if not head.is_meta:
+            sample = head[:: max(1, head.shape[0] // 64)].float().cpu().numpy()
+            digest = hashlib.blake2b(sample.tobytes(), digest_size=8).hexdigest()
+        return {**self.describe(), "weights": digest}
 
 
 class Recording:
     """One request and what its decoder has done so far; `trace()` is valid at any time."""
 
-    def __init__(self, engine: Engine, request: DecodeRequest, prompt: list[int], given: Sequence[Any], batch: int = 1) -> None:
+    parent: dict[str, Any] | None = None  # of a run that goes on from another
+
+    def __init__(self, engine: Any, request: DecodeRequest, prompt: list[int], given: Sequence[Any], batch: int = 1) -> None:
         """`batch` is how many requests share the forwards."""
         self.engine = engine
         self.request = request
@@ -254,6 +236,7 @@ class Recording:
         """The run as recorded so far; any thread may ask, also while another one decodes."""
         piece = self.engine.checkpoint.tokenizer.piece
         reason, steps = self.stop_reason, list(self.steps)
+        model, where = self.origin()
         output = fold(len(self.prompt_ids), steps).output()
         mentioned = {*self.prompt_ids, *output}
         for step in steps:
@@ -264,15 +247,20 @@ class Recording:
         return Trace(
             id=self.id,
             created=self.created,
-            model=self.engine._model(),
+            model=model,
             request=self.request.model_dump(),
             prompt=TokenText(list(self.prompt_ids), [piece(i) for i in self.prompt_ids]),
             output=TokenText(output, [piece(i) for i in output]),
             vocabulary={str(i): piece(i) for i in sorted(mentioned)},
             steps=steps,
             stop_reason=reason,
-            environment=environment() | ({"batch": self.batch} if self.batch > 1 else {}),
+            parent=self.parent,
+            environment=where | ({"batch": self.batch} if self.batch > 1 else {}),
         )
+
+    def origin(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The model and the environment that a trace names."""
+        return self.engine.checkpoint.describe(), self.engine.environment()
 
 
 class Run(Recording):
@@ -359,6 +347,11 @@ class BatchRun:
             if steps is not None:
                 steps.close()  # drops the cache
             turns.release()
+
+
+def _go_on(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise NemodiffError("It was stopped; start it again.")
 
 
 def _explained(error: Exception) -> NemodiffError:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from nemodiff_core import quantized
-from nemodiff_core.config import ModelConfig
+from nemodiff_core import placement, quantized
+from nemodiff_core.config import KNOWN_DTYPES, ModelConfig
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.placement import WEIGHTS_SHARE
 
@@ -51,3 +51,12 @@ def need(config: ModelConfig, form: str, device: torch.device | str = "cuda") ->
         model.to(dtype := getattr(torch, form))
     cached = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * POSITIONS
     return Need(form, sum(weight.nbytes for weight in model.parameters()), cached * dtype.itemsize)
+
+
+def need_of(config: ModelConfig, dtype: str | None, device: str | None) -> Need:
+    """What `checkpoint.load` will need with these arguments. Raises CheckpointError for those that it refuses."""
+    main = placement.parse_device(None if device == "auto" else device)
+    if dtype in quantized.FORMATS:
+        return need(config, dtype, main)
+    chosen = placement.usual_dtype(config, main) if dtype is None else placement.parse_dtype(dtype, (*KNOWN_DTYPES, *quantized.FORMATS))
+    return need(config, str(chosen).removeprefix("torch."), main)

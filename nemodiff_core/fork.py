@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 
 from nemodiff_core import remains
+from nemodiff_core.admission import Host
 from nemodiff_core.decode import MODES
 from nemodiff_core.decode.calls import Call, Decoding, NewCache, prefill, read
 from nemodiff_core.decode.canvas import Clock, Recorder, event
@@ -24,7 +25,7 @@ from nemodiff_core.decode.sampling import Sampler
 from nemodiff_core.engine import Engine, Run
 from nemodiff_core.errors import RequestError
 from nemodiff_core.request import DecodeRequest, changed_request
-from nemodiff_core.trace import EMITTED, Step, TokenEvent, Trace
+from nemodiff_core.trace import EMITTED, REMOTE, Step, TokenEvent, Trace
 
 Action = Literal["none", "pin", "remask", "ban", "force"]
 _ONWARDS = ("ar", "linear_spec", "quadratic_spec")  # modes that know nothing behind the text
@@ -48,15 +49,21 @@ class Intervention:
 
 def fork(engine: Engine, parent: Trace, what: Intervention, stop: threading.Event | None = None) -> Run:
     """Prepare the child's run; nothing is computed until it is iterated. Raises RequestError."""
-    _check_parent(engine, parent, what)
+    return _Child(engine, plan(engine, parent, what), stop or threading.Event())
+
+
+def plan(host: Host, parent: Trace, what: Intervention) -> Plan:
+    """Where the child begins and with what. Raises RequestError."""
+    _check_parent(host, parent, what)
     request = changed_request(parent.request, what.changes)
-    request.check(engine.limits)
-    plan = _Plan(engine, parent, what, request)
-    return _Child(engine, parent, what, plan, stop or threading.Event())
+    request.check(host.limits)
+    return Plan(host, parent, what, request)
 
 
-def _check_parent(engine: Engine, parent: Trace, what: Intervention) -> None:
+def _check_parent(engine: Host, parent: Trace, what: Intervention) -> None:
     checkpoint = engine.checkpoint
+    if parent.request["mode"] == REMOTE:
+        raise RequestError("the run is a server's answer, which cannot be gone on with here; run its prompt on this host instead.")
     if parent.model["id"] != checkpoint.id:
         raise RequestError(f"the run was made by {parent.model['id']}, but {checkpoint.id} is loaded; run its prompt again here.")
     if not -1 <= what.step < len(parent.steps):
@@ -74,11 +81,13 @@ def _check_parent(engine: Engine, parent: Trace, what: Intervention) -> None:
         raise RequestError(f"choose the token to {what.action}.")
 
 
-class _Plan:
+class Plan:
     """Where the child begins and with what."""
 
-    def __init__(self, engine: Engine, parent: Trace, what: Intervention, request: DecodeRequest) -> None:
-        self.origin = len(parent.prompt.ids)
+    def __init__(self, engine: Host, parent: Trace, what: Intervention, request: DecodeRequest) -> None:
+        self.prompt = list(parent.prompt.ids)
+        self.origin = len(self.prompt)
+        self.copied = parent.steps[: what.step + 1]
         self.canvas = parent.canvas_at(what.step)
         self.request, self.what = request, what
         if what.position is not None and what.position < self.origin:
@@ -105,6 +114,15 @@ class _Plan:
             self.written = [*self.written, what.token]
         if what.position is not None:
             self._repin()
+        # What the child's trace says of its parent.
+        self.parent = {
+            "trace": parent.id,
+            "step": what.step,
+            "label": _label(self, engine.checkpoint.tokenizer.piece, parent.request),
+            "intervention": {
+                "action": what.action, "position": what.position, "token": self.what.token, "changes": dict(what.changes),
+            },
+        }  # fmt: skip
 
     def _standing(self, position: int) -> int | None:
         cell = self.canvas.cells.get(position)
@@ -119,7 +137,7 @@ class _Plan:
             raise RequestError("a cell before this one is still open; choose a later step, or a cell further left.")
         return tokens
 
-    def _reach(self, engine: Engine, parent: Trace) -> tuple[int, int]:
+    def _reach(self, engine: Host, parent: Trace) -> tuple[int, int]:
         """Where the child begins, and from where on its canvas is empty."""
         mode, steps = self.request.mode, parent.steps[: self.what.step + 1]
         if mode == "diffusion":
@@ -208,33 +226,19 @@ class _Plan:
 class _Child(Run):
     """The run of a child trace."""
 
-    def __init__(self, engine: Engine, parent: Trace, what: Intervention, plan: _Plan, stop: threading.Event) -> None:
-        super().__init__(engine, plan.request, list(parent.prompt.ids), [], stop)
-        self._plan = plan
-        self._copied = parent.steps[: what.step + 1]
-        self.steps = list(self._copied)
-        piece = engine.checkpoint.tokenizer.piece
-        self._parent = {
-            "trace": parent.id,
-            "step": what.step,
-            "label": _label(plan, piece, parent.request),
-            "intervention": {
-                "action": what.action, "position": what.position, "token": plan.what.token, "changes": dict(what.changes),
-            },
-        }  # fmt: skip
+    def __init__(self, engine: Engine, plan: Plan, stop: threading.Event) -> None:
+        super().__init__(engine, plan.request, plan.prompt, [], stop)
+        self._plan, self.parent, self.steps = plan, plan.parent, list(plan.copied)
 
     def __iter__(self) -> Iterator[Step]:
         """The steps of the whole run: its parent's up to the change, then its own."""
-        yield from self._copied
+        yield from self._plan.copied
         yield from super().__iter__()
-
-    def trace(self) -> Trace:
-        return replace(super().trace(), parent=self._parent)
 
     def decoder(self, clock: Clock) -> Decoding[None]:
         """The decoder's calls as they are, and its Steps as steps of the whole run."""
-        plan, copied = self._plan, len(self._copied)
-        before = self._copied[-1].elapsed_ns if copied else 0
+        plan, copied = self._plan, len(self._plan.copied)
+        before = plan.copied[-1].elapsed_ns if copied else 0
         inner, answer = self._continued(clock), None
         shown = plan.events()
         while True:
@@ -292,7 +296,7 @@ def _anything_but(model: Any, text: list[int], token: int, sampler: Sampler, rec
     return look.token
 
 
-def _label(plan: _Plan, piece: Any, before: Mapping[str, Any]) -> str:
+def _label(plan: Plan, piece: Any, before: Mapping[str, Any]) -> str:
     """The intervention in a few words."""
     what = plan.what
     cell = "" if what.position is None else f"cell {what.position - plan.origin + 1}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from nemodiff_core.trace import Step, Trace
+from nemodiff_core.trace import REMOTE, Canvas, Step, Trace
 
 # Which forwards the reference counts (facts §4): AR counts tokens, diffusion leaves the prefill out.
 _COUNTED = {
@@ -18,18 +18,33 @@ _COUNTED = {
 }
 
 
-def tokens(trace: Trace) -> int:
-    """Emitted tokens, the end token included."""
+def tokens(trace: Trace) -> int | None:
+    """Emitted tokens, the end token included. Of a server's answer: what it counted or named, None where it did neither."""
+    if remote(trace):
+        told = trace.environment[REMOTE]
+        return told["tokens"] if told["tokens"] is not None or told["cells"] != "tokens" else len(trace.output.ids)
     return len(trace.output.ids)
 
 
-def forwards(trace: Trace) -> int:
-    """Model forwards that really ran."""
-    return len(trace.steps)
+def remote(trace: Trace) -> bool:
+    """Whether a server wrote the answer: its steps are chunks, and what went on behind them is not known."""
+    return trace.request["mode"] == REMOTE
 
 
-def nfe(trace: Trace) -> int:
-    """Number of function evaluations as the reference counts them (facts §4.1-4.4)."""
+def forwards(trace: Trace) -> int | None:
+    """Model forwards that really ran; None where a server ran them."""
+    return None if remote(trace) else len(trace.steps)
+
+
+def chunks(trace: Trace) -> int | None:
+    """Chunks in which a server's answer came; None of other runs."""
+    return len(trace.steps) if remote(trace) else None
+
+
+def nfe(trace: Trace) -> int | None:
+    """Number of function evaluations as the reference counts them (facts §4.1-4.4); None where a server ran them."""
+    if remote(trace):
+        return None
     counted = _COUNTED.get(trace.request["mode"])
     if counted is None:
         return tokens(trace)
@@ -63,10 +78,20 @@ def seconds(trace: Trace) -> float:
     return trace.steps[-1].elapsed_ns / 1e9 if trace.steps else 0.0
 
 
+def first_token_seconds(trace: Trace) -> float | None:
+    """From the start of the run to the end of the forward that wrote the answer's first token; None without one."""
+    canvas = Canvas(len(trace.prompt.ids))
+    for step in trace.steps:
+        canvas.apply(step)
+        if canvas.output():
+            return step.elapsed_ns / 1e9
+    return None
+
+
 def tokens_per_second(trace: Trace) -> float | None:
     """Emitted tokens over `seconds`, prefill included."""
-    whole = seconds(trace)
-    return tokens(trace) / whole if whole > 0 else None
+    whole, emitted = seconds(trace), tokens(trace)
+    return emitted / whole if emitted is not None and whole > 0 else None
 
 
 def forward_seconds(trace: Trace) -> list[float]:
@@ -89,20 +114,22 @@ def blocks(trace: Trace) -> int:
 
 
 def summary(trace: Trace) -> dict[str, Any]:
-    """All figures, JSON-able."""
-    by_phase = time_by_phase(trace)
-    prefill = by_phase.get("prefill", 0.0)
+    """All figures, JSON-able; None for what cannot be known."""
+    by_phase = {} if remote(trace) else time_by_phase(trace)
+    prefill = None if remote(trace) else by_phase.get("prefill", 0.0)
     return {
         "tokens": tokens(trace),
         "nfe": nfe(trace),
         "forwards": forwards(trace),
+        "chunks": chunks(trace),
         "tpf": tpf(trace),
         "acceptance_length": acceptance_length(trace),
         "acceptance_lengths": acceptance_lengths(trace),
         "seconds": seconds(trace),
         "tokens_per_second": tokens_per_second(trace),
+        "first_token_seconds": first_token_seconds(trace),
         "prefill_seconds": prefill,
-        "decode_seconds": seconds(trace) - prefill,
+        "decode_seconds": None if prefill is None else seconds(trace) - prefill,
         "time_by_phase": by_phase,
         "blocks": blocks(trace),
     }

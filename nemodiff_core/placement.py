@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import psutil
 import torch
 from accelerate import dispatch_model, infer_auto_device_map
 
-from nemodiff_core.config import KNOWN_DTYPES
+from nemodiff_core.config import KNOWN_DTYPES, ModelConfig
 from nemodiff_core.errors import CheckpointError
 from nemodiff_core.model import DecoderLayer, TriModeModel
 
@@ -68,6 +69,24 @@ def parse_device(device: torch.device | str | None) -> torch.device:
     if not there.get(chosen.type, False) or beyond:
         raise CheckpointError(f"device {str(device)!r} is not available on this machine; use 'cpu' or 'auto'.")
     return chosen
+
+
+def usual_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+    """What weights are held in where nobody chose: float32 on the CPU, the config's own dtype elsewhere."""
+    return torch.float32 if device.type == "cpu" else getattr(torch, config.torch_dtype)
+
+
+def place_of(device: torch.device | str | None) -> int | str:
+    """The key of `free_memory` for what is loaded to `device`. Raises CheckpointError as `parse_device` does."""
+    chosen = parse_device(device)
+    return (chosen.index or 0) if chosen.type == "cuda" else "cpu"
+
+
+def release() -> None:
+    """Give back the memory of models that nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def free_memory() -> dict[int | str, int]:
@@ -153,5 +172,5 @@ SINGLE_THREAD_PARAMETERS = 50_000_000
 
 def set_threads(parameters: int) -> None:
     """Choose the process's thread count for a model of this size on the CPU; OMP_NUM_THREADS has the last word."""
-    if parameters < SINGLE_THREAD_PARAMETERS and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1 if parameters < SINGLE_THREAD_PARAMETERS else psutil.cpu_count(logical=False) or 1)

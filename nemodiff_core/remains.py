@@ -88,7 +88,7 @@ def of_template(
 ) -> Remains:
     """The part that is open after `steps`, or the one of the change, and all behind it. Raises RequestError."""
     origin = len(trace.prompt.ids)
-    parts = parts_for(request.template, checkpoint.tokenizer, checkpoint.config.vocab_size, request.block_length, checkpoint.model.device)
+    parts = parts_for(request.template, checkpoint.tokenizer, checkpoint.config.vocab_size, request.block_length, checkpoint.device)
     begin, end, number = _part(steps, change.position) or (origin, origin, 0)
     if number >= len(parts):
         raise RequestError("the run is over at this step; go back a step, or remask, ban or force one of its cells.")

@@ -141,11 +141,12 @@ class DecodeRequest(BaseModel):
         ):
             if asked > allowed:
                 raise RequestError(f"{name} is {asked}, but this host allows at most {allowed}; choose a smaller value.")
-        if len(self.prompt) > limits.max_prompt_characters:
-            raise RequestError(
-                f"the prompt has {len(self.prompt)} characters, but this host allows at most "
-                f"{limits.max_prompt_characters}; shorten it."
-            )
+        for name in ("prompt", "draft", "template"):
+            if len(getattr(self, name) or "") > limits.max_prompt_characters:
+                raise RequestError(
+                    f"the {name} has {len(getattr(self, name))} characters, but this host allows at most "
+                    f"{limits.max_prompt_characters}; shorten it."
+                )
 
 
 def changed_request(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> DecodeRequest:

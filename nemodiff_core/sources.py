@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import huggingface_hub
+import yaml
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 
 from nemodiff_core.config import ModelConfig
 from nemodiff_core.errors import CheckpointError, NemodiffError
+from nemodiff_core.hub import Progress, check_id, fetch, is_id
 from nemodiff_core.tokenizer import FILES as TOKENIZER_FILES
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -28,11 +29,9 @@ WANTED_FILES = [
     CONFIG, WEIGHTS, INDEX, "model-*.safetensors", *TOKENIZER_FILES,
     f"{ADAPTER}/{ADAPTER_CONFIG}", f"{ADAPTER}/{ADAPTER_WEIGHTS}",
 ]  # fmt: skip
+CARD = "README.md"  # the model card, which names the licence
 BUNDLED_NAME = "tiny"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-
-Progress = Callable[[str, float], None]  # what is happening, and the share of it that is done (0..1)
 
 
 class Found(NamedTuple):
@@ -77,27 +76,35 @@ def find(
         return Found(path, path.name, None)
     if exists:
         raise CheckpointError(f"{text!r} is a file; give the folder that holds it.")
-    if not _HUB_ID.fullmatch(text):
+    if not is_id(text):
         raise CheckpointError(
             f"there is no folder {text!r}, and it is no hub id either; give a folder, an id such as "
             f"nvidia/Nemotron-Labs-Diffusion-3B, or {BUNDLED_NAME!r} for the bundled model."
         )
-    return _download(text, revision, progress or (lambda what, share: None), weights)
+    return find_on_hub(text, revision, progress, weights)
 
 
-def _download(hub_id: str, revision: str | None, progress: Progress, weights: bool) -> Found:
-    def fetch(files: list[str], commit: str | None) -> Path:
-        return Path(huggingface_hub.snapshot_download(hub_id, revision=commit, allow_patterns=files))
+def find_on_hub(
+    hub_id: str,
+    revision: str | None = None,
+    progress: Progress | None = None,
+    weights: bool = True,
+    token: bool | None = None,
+) -> Found:
+    """As `find`, for text that must be a hub id and is never taken for a folder of this machine. Raises CheckpointError.
 
+    `token` False leaves this machine's login to the hub out, for strangers who must not see what its owner may.
+    """
+    hub_id = check_id(hub_id)
+    progress = progress or (lambda what, share: None)
     progress(f"finding {hub_id}", 0.0)
     try:
         # The config alone first: whoever names another kind of model learns it before a long download.
-        folder = fetch([CONFIG], revision)
+        folder = fetch(hub_id, [CONFIG, CARD], revision, lambda what, share: progress(f"finding {hub_id}", 0.0), token)
         read_config(folder)
         commit = folder.name if _COMMIT.fullmatch(folder.name) else revision
         if weights:
-            progress(f"downloading {hub_id}", 0.0)
-            folder = fetch(WANTED_FILES, commit)
+            folder = fetch(hub_id, [*WANTED_FILES, CARD], commit, progress, token)
     except GatedRepoError as error:
         raise CheckpointError(
             f"{hub_id} asks for its licence to be accepted; do so on its hub page and run `hf auth login`."
@@ -119,6 +126,16 @@ def _download(hub_id: str, revision: str | None, progress: Progress, weights: bo
     except Exception as error:  # disk, proxy, certificate, server: for the reader one thing went wrong
         raise CheckpointError(f"{hub_id} could not be downloaded ({one_line(error)}); try again.") from error
     return Found(folder, hub_id, commit)
+
+
+def licence(folder: Path) -> str | None:
+    """The licence that a checkpoint's model card states; None where it says nothing that can be read."""
+    try:
+        stated = huggingface_hub.metadata_load(folder / CARD) or {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
+    names = [stated.get(key) for key in ("license_name", "license")]
+    return next((name[:80] for name in names if isinstance(name, str) and name), None)
 
 
 def read_config(folder: Path) -> ModelConfig:

@@ -16,7 +16,8 @@ from typing import Any
 
 SCHEMA = "nemodiff.trace/2"
 READABLE = ("nemodiff.trace/1", SCHEMA)  # version 1 had neither scores, nor annotations, nor forced commits
-PHASES = ("prefill", "ar", "denoise", "commit", "draft", "verify", "revise")
+PHASES = ("prefill", "ar", "denoise", "commit", "draft", "verify", "revise", "chunk")
+REMOTE = "remote"  # the mode of a server's answer: its steps are chunks of a stream, not forwards (serving/remote.py)
 KINDS = ("seed", "commit", "remask", "draft", "accept", "reject", "bonus", "pin")
 STOP_REASONS = ("eos", "length", "cancelled", "deadline", "error")
 # The status a cell takes from an event of each kind, and the statuses that are part of the text.
@@ -201,7 +202,7 @@ class Trace:
     steps: list[Step]
     stop_reason: str
     parent: dict[str, Any] | None = None
-    environment: dict[str, Any] = field(default_factory=dict)  # versions, hardware, and `batch` where runs shared forwards
+    environment: dict[str, Any] = field(default_factory=dict)  # versions, hardware, `batch` where runs shared forwards, `restarts` of processes that were lost
     annotations: list[dict[str, Any]] = field(default_factory=list)  # what analyses found out: see analysis/
     schema: str = SCHEMA
 
@@ -247,8 +248,11 @@ class Trace:
         if path.suffix == ".gz":
             data = gzip.compress(data, mtime=0)
         partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        try:
+            partial.write_bytes(data)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)  # what a full disk took
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +16,7 @@ from nemodiff_core.trace import (
     OPENING,
     PHASES,
     READABLE,
+    REMOTE,
     STOP_REASONS,
     Candidates,
     Score,
@@ -99,6 +101,28 @@ def from_data(data: Any) -> Trace:
     return trace
 
 
+class StepReader:
+    """Checks the steps of one run as they come, one after another."""
+
+    def __init__(self, prompt_length: int, before: Sequence[Step]) -> None:
+        """`before`: what the run has so far; the caller adds to it each step that was read."""
+        self._reader, self._prompt_length, self._before = _Reader({}), prompt_length, before
+
+    def read(self, raw: Any) -> Step:
+        """The next step. Raises TraceError."""
+        if len(self._before) >= MAX_STEPS:
+            raise TraceError(f"the run has more than {MAX_STEPS} steps.")
+        return self._reader.after(self._before, raw, self._prompt_length)
+
+
+def plain_object(value: Any, where: str) -> dict[str, Any]:
+    """An object of free form that can be written again. Raises TraceError."""
+    if not isinstance(value, dict):
+        raise TraceError(f"{where} is {_quote(value)}; it must be an object.")
+    _writable(value, where)
+    return value
+
+
 class _Reader:
     """Checks one document from the outside in; every refusal names the place."""
 
@@ -114,13 +138,9 @@ class _Reader:
         steps = _typed(data, "steps", list, "trace")
         if len(steps) > MAX_STEPS:
             raise TraceError(f"the trace has {len(steps)} steps; at most {MAX_STEPS} can be opened.")
-        read, before = [], -1
-        for n, raw in enumerate(steps):
-            step = self._step(n, raw, len(prompt.ids))
-            if step.elapsed_ns < before:
-                raise TraceError(f"steps[{n}].elapsed_ns runs backwards, so the trace is damaged.")
-            before = step.elapsed_ns
-            read.append(step)
+        read: list[Step] = []
+        for raw in steps:
+            read.append(self.after(read, raw, len(prompt.ids)))
         reason = data.get("stop_reason")
         if reason not in STOP_REASONS:
             raise TraceError(f"stop_reason is {_quote(reason)}; it must be one of {', '.join(STOP_REASONS)}.")
@@ -136,9 +156,11 @@ class _Reader:
         for key in ("id", "dtype", "device"):
             _typed(model, key, str, "model")
         request = _typed(data, "request", dict, "trace")
-        if request.get("mode") not in get_args(Mode):
-            raise TraceError(f"request.mode is {_quote(request.get('mode'))}; it must be one of {', '.join(get_args(Mode))}.")
+        modes = (*get_args(Mode), REMOTE)
+        if request.get("mode") not in modes:
+            raise TraceError(f"request.mode is {_quote(request.get('mode'))}; it must be one of {', '.join(modes)}.")
         environment = _typed(data, "environment", dict, "trace")
+        _check_remote(request, environment, read)
         _whole(environment.get("batch", 1), "environment.batch", MAX_BATCH)
         return Trace(
             id=_typed(data, "id", str, "trace")[:200],
@@ -154,6 +176,13 @@ class _Reader:
             environment=environment,
             annotations=notes,
         )
+
+    def after(self, before: Sequence[Step], raw: Any, prompt_length: int) -> Step:
+        """The step that follows `before`."""
+        step = self._step(len(before), raw, prompt_length)
+        if before and step.elapsed_ns < before[-1].elapsed_ns:
+            raise TraceError(f"steps[{step.index}].elapsed_ns runs backwards, so the trace is damaged.")
+        return step
 
     def _text(self, name: str) -> TokenText:
         part = _typed(self.data, name, dict, "trace")
@@ -252,6 +281,28 @@ class _Reader:
         self.mentioned.update(ids)
         entropy = _real(raw.get("entropy"), f"{where}.entropy", 100.0)
         return Candidates(_position(raw, where, low, high), tuple(ids), tuple(probabilities), entropy or 0.0)
+
+
+def _check_remote(request: dict[str, Any], environment: dict[str, Any], steps: Sequence[Step]) -> None:
+    """A server's answer says how it was measured and holds chunks; any other run holds forwards."""
+    remote = request["mode"] == REMOTE
+    if any((step.phase == "chunk") != remote for step in steps):
+        raise TraceError(f"chunks are the steps of mode {REMOTE} and of no other, so the trace is damaged.")
+    if not remote:
+        return
+    _typed(request, "remote", str, "request")
+    told = _typed(environment, REMOTE, dict, "environment")
+    if told.get("cells") not in ("tokens", "pieces"):
+        raise TraceError(f"environment.remote.cells is {_quote(told.get('cells'))}; it must be tokens or pieces.")
+    for name in ("tokens", "prompt_tokens"):
+        if told.get(name) is not None:
+            _whole(told[name], f"environment.remote.{name}", 2**31)
+    if not isinstance(told.get("problem"), str | None):
+        raise TraceError("environment.remote.problem must be null or a text.")
+    blocks = _typed(told, "blocks", list, "environment.remote")
+    for block in blocks:
+        if not isinstance(block, dict) or not all(type(value) in (int, float) for value in block.values()):
+            raise TraceError("environment.remote.blocks must be objects of numbers.")
 
 
 def _typed(part: dict[str, Any], key: str, kind: type, where: str) -> Any:

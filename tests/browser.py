@@ -47,7 +47,8 @@ def tabs() -> Iterator[Callable[..., Page]]:
     """Gives `open_tab(width, height, **context options)`; closes its pages in the end.
 
     A first tab shares its context with the first tabs of other tests that ask for the same options, and so their
-    compiled scripts, which are most of a page's loading time; so do second tabs, who are other visitors. Raises AssertionError if a script failed or anything was asked of another machine.
+    compiled scripts, which are most of a page's loading time; so do second tabs, who are other visitors. Raises
+    AssertionError if a script failed, broke the page's policy, or asked anything of another machine.
     """
     trouble: list[str] = []
     pages: list[tuple[str, Page]] = []
@@ -66,6 +67,7 @@ def tabs() -> Iterator[Callable[..., Page]]:
         page.set_viewport_size({"width": width, "height": height})
         page.set_default_timeout(PATIENCE_MS)
         page.add_init_script(_FORGET)
+        page.on("console", lambda said: "Content Security Policy" in said.text and trouble.append(f"policy: {said.text}"))
         page.on("pageerror", lambda error: trouble.append(f"script error: {error}"))
         page.on("request", lambda request: local(request.url) or trouble.append(f"request to {request.url}"))
         page.on("websocket", lambda socket: local(socket.url) or trouble.append(f"socket to {socket.url}"))

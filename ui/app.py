@@ -5,31 +5,40 @@ from __future__ import annotations
 import contextlib
 import html
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+# Read when gradio is imported. Its own bookkeeping of events makes a table of the last ten thousand after every one.
+os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_ANALYTICS_MAX_EVENTS": "1", "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**9)}
 
 import gradio as gr  # noqa: E402
 
 from nemodiff_core.errors import NemodiffError, RequestError  # noqa: E402
 from nemodiff_core.request import Limits  # noqa: E402
+from nemodiff_core.serving.manifest import Features, Preset, this_host  # noqa: E402
 
-from ui import blind, files, opening, prelude, whatif  # noqa: E402
+from ui import api, blind, files, opening, prelude, space, whatif  # noqa: E402
 from ui.budget import Budget  # noqa: E402
 from ui.edit import Edit  # noqa: E402
 from ui.jobs import Job  # noqa: E402
 from ui.learn import Learn  # noqa: E402
 from ui.line import Line  # noqa: E402
 from ui.live import stream  # noqa: E402
-from ui.loader import Loader, ModelChoice, Models  # noqa: E402
+from ui.loader import Cancelled, Loader, ModelChoice  # noqa: E402
 from ui.messages import resync, write_traces  # noqa: E402
+from ui.models import Models, offered  # noqa: E402
+from ui.ops import logs, serving  # noqa: E402
+from ui.ops.account import Account, model_ended  # noqa: E402
+from ui.ops.closing import Closing  # noqa: E402
+from ui.ops.meters import Meters  # noqa: E402
+from ui.ops.settings import Operation  # noqa: E402
 from ui.parts import QUIET, as_object, notice  # noqa: E402
 from ui.player_component import stylesheet  # noqa: E402
 from ui.race import Race  # noqa: E402
 from ui.refine import Refine  # noqa: E402
+from ui.remotes import Remotes  # noqa: E402
 from ui.routes import routes  # noqa: E402
 from ui.runs import RunRecord, RunStore  # noqa: E402
 from ui.shell import Shell  # noqa: E402
@@ -41,6 +50,8 @@ from ui.votes import Votes  # noqa: E402
 OTHER_THREADS = 48
 # Messages that may wait for a browser; one that reads more slowly fetches the rest when it has caught up.
 OUTBOX = 8
+# Gradio holds a copy of every component's settings for each visitor, about 1 MB, and for an hour after they have left.
+SESSIONS = 500
 VIEWS: tuple[type, ...] = (Refine, Race, Speculate, Budget, Edit, Learn)
 
 
@@ -48,17 +59,27 @@ VIEWS: tuple[type, ...] = (Refine, Race, Speculate, Budget, Edit, Learn)
 class App:
     """What the handlers of one page share: the models, the limits of this host, the visitors' runs and their votes."""
 
-    loader: Loader
+    models: Models
     limits: Limits
     store: RunStore = field(default_factory=RunStore)
-    others: tuple[ModelChoice, ...] = ()  # checkpoints that lanes of a race may use as well
     votes: Votes = field(default_factory=Votes)
+    remotes: Remotes = field(default_factory=Remotes)
+    features: Features = field(default_factory=Features)
+    meters: Meters = field(default_factory=Meters)
+    closing: Closing = field(default_factory=Closing)
 
     def __post_init__(self) -> None:
-        self.models = Models(self.loader, self.others)
         self.recorded = opening.load(self.store)
         self.line = Line(self.limits, lambda: getattr(self.loader.engine, "capacity", 1))
+        self.meters.watch(waiting=lambda: self.line.waiting, running=lambda: self.line.running, models=lambda: self.models.loaded)
+        self.models.told = lambda loader: model_ended(self.meters, loader)
         self.behind: Callable[[str], bool] = lambda visitor: False  # whether a visitor's browser reads too slowly
+        self.forget: Callable[[str], None] = lambda visitor: None  # what Gradio holds of a visitor
+
+    @property
+    def loader(self) -> Loader:
+        """The page's own model."""
+        return self.models.own
 
     # -- what the browser asks for ------------------------------------------------------------------
 
@@ -76,36 +97,46 @@ class App:
         except NemodiffError as error:
             return {"error": str(error)}
 
-    def status(self) -> str:
-        """The status line."""
-        kind = {"loading": "nd-loading", "failed": "nd-failed"}.get(self.loader.state, "nd-ready")
-        return f'<p class="{kind}" role="status">{html.escape(self.loader.status())}</p>'
+    def status(self, model: str = "") -> str:
+        """The status line of a visitor who has chosen this model."""
+        try:
+            loader = self.models.loader(model)
+            state, words = loader.state, loader.status()
+        except NemodiffError as error:  # one that a visitor named, and that is forgotten by now
+            state, words = "failed", str(error)
+        kind = {"loading": "nd-loading", "failed": "nd-failed"}.get(state, "nd-ready")
+        return f'<p class="{kind}" role="status" data-model="{html.escape(model)}">{html.escape(words)}</p>'
 
-    def poll(self) -> list[Any]:
+    def poll(self, model: str = "") -> list[Any]:
         """Refresh the status line until loading has ended."""
-        return [self.status(), gr.Timer(active=self.loader.state == "loading")]
+        status = self.status(model)
+        return [status, gr.Timer(active='class="nd-loading"' in status)]
 
     # -- a run --------------------------------------------------------------------------------------
 
     def prepare(self, make: Callable[..., Job]) -> Callable[..., list[Any]]:
         """The first half of a run: its job, and its id, so that Stop works from the first moment, queued or running."""
 
-        def prepared(view: str, last: dict[str, str], request: gr.Request, event: gr.EventData, *values: Any) -> list[Any]:
+        def prepared(view: str, last: dict[str, str], model: str, request: gr.Request, event: gr.EventData, *values: Any) -> list[Any]:
             try:
                 self.line.check(request.session_hash)
-                job = make(event, *values)
+                record = self.begin(make(event, *values), request.session_hash, model)
             except NemodiffError as error:
+                self.meters.refused(error)
                 return ["", gr.skip(), *[gr.skip()] * 4, notice(str(error))]
-            record = self.begin(job, request.session_hash)
             busy, free = gr.update(interactive=False), gr.update(interactive=True)
             return [record.id, {**last, view: record.id}, busy, free, busy, busy, ""]
 
         return prepared
 
-    def begin(self, job: Job, visitor: str | None) -> RunRecord:
-        """The record of a run that is about to join the line."""
+    def begin(self, job: Job, visitor: str | None, model: str = "") -> RunRecord:
+        """The record of a run that is about to join the line; `model` is a name in `models`, "" the page's own.
+
+        Raises RequestError once the app is on its way out.
+        """
+        self.closing.check()
         record = self.store.create(visitor, lanes=len(job.lanes))
-        record.job, record.blind = job, job.blind
+        record.job, record.blind, record.model = job, job.blind, model
         return record
 
     def run(self, run_id: str) -> Iterator[tuple[Any, Any]]:
@@ -127,6 +158,7 @@ class App:
             if unsent:  # its number tells the player that it has missed some
                 yield unsent, said
         except NemodiffError as error:
+            self.meters.refused(error)
             yield unsent or gr.skip(), notice(str(error))
 
     def perform(self, record: RunRecord) -> Iterator[tuple[str | None, str | None]]:
@@ -134,24 +166,25 @@ class App:
 
         Raises NemodiffError; what was recorded until then stays in the record.
         """
-        place = None
+        if record.job is None:
+            raise RequestError("This run has been started already; start another one.")
+        place, asked = None, time.monotonic()
         try:
-            if not self.loader.wait(0):
+            if self.models.ready(record.model) is None:
                 yield None, "The model is still loading; the run starts by itself when it is ready."
-                while not (self.loader.wait(0.1) or record.stop.is_set()):
-                    pass
-            if not record.stop.is_set() and self.loader.engine is None:
-                raise RequestError(self.loader.problem or "There is no model; start the app again.")
-            place = self.line.join(record.owner or "")
-            for words in place.told(record.stop.is_set):
-                yield None, words
-            if record.stop.is_set():
-                yield None, "Stopped before it began."
-                return
-            said: str | None = ""  # the first message takes away what was said of the waiting
-            for message in stream(self.loader.engine, record.job.lanes, record):
-                yield message, said
-                said = None
+            with self.models.lease(record.model, record.stop) as engine:
+                place = self.line.join(record.owner or "")
+                for words in place.told(record.stop.is_set):
+                    yield None, words
+                if record.stop.is_set():
+                    raise Cancelled("Stopped before it began.")
+                said: str | None = ""  # the first message takes away what was said of the waiting
+                self.meters.run_waited(time.monotonic() - asked)
+                for message in stream(engine, record.job.lanes, record, account=Account(self.meters, record.id)):
+                    yield message, said
+                    said = None
+        except Cancelled:
+            yield None, "Stopped before it began."
         finally:
             record.stop.set()
             record.ended = True
@@ -187,6 +220,8 @@ class App:
     def leave(self, request: gr.Request) -> None:
         """A tab was closed."""
         self.store.forget(request.session_hash)
+        self.models.leave(request.session_hash)
+        self.forget(request.session_hash)
 
     # -- views and files ----------------------------------------------------------------------------
 
@@ -204,14 +239,13 @@ class App:
     def open(self, path: str, last: dict[str, str], request: gr.Request) -> list[Any]:
         """Show a saved run or race, or say why not."""
         try:
-            traces = files.read(path)
+            with files.uploaded(path) as file:
+                traces = files.read(file)
             view = Race.name if len(traces) > 1 else Refine.name
             record = self.store.create(request.session_hash, lanes=len(traces))
             write_traces(record, traces)
         except NemodiffError as error:
             return [gr.skip(), gr.skip(), gr.skip(), notice(str(error)), gr.skip()]
-        finally:
-            Path(path).unlink(missing_ok=True)
         return [record.log[-1], view, {**last, view: record.id}, "", _run_label(view)]
 
 
@@ -219,6 +253,14 @@ def _unread(page: gr.Blocks, visitor: str) -> int:
     """Messages that Gradio holds for a visitor whose browser has not fetched them."""
     held = page._queue.pending_messages_per_session.get(visitor)
     return held.qsize() if held is not None else 0
+
+
+def _drop(page: gr.Blocks, visitor: str) -> None:
+    """Take away what Gradio holds for a visitor who has left."""
+    holder = page.state_holder
+    with holder.lock:
+        holder.session_data.pop(visitor, None)
+        holder.time_last_used.pop(visitor, None)
 
 
 def _run_label(view: str) -> Any:
@@ -229,10 +271,12 @@ def _run_label(view: str) -> Any:
 def build(app: App) -> gr.Blocks:
     """The page."""
     with gr.Blocks(title="nemodiff", fill_width=True, delete_cache=(1800, 1800)) as page:
-        shell = Shell(app, page, [Race(app.models) if kind is Race else kind() for kind in VIEWS], opening.prompt(app.recorded))
+        shell = Shell(app, page, [Race(app.models, app.remotes, app.features.votes) if kind is Race else kind() for kind in VIEWS], opening.prompt(app.recorded))
+        if app.features.api:
+            api.publish(app)
         page.unload(app.leave)
         timer = gr.Timer(0.5)
-        gr.on([page.load, timer.tick], app.poll, None, [shell.status, timer], **QUIET)
+        gr.on([page.load, timer.tick], app.poll, shell.picker.choice, [shell.status, timer], **QUIET)
     return page
 
 
@@ -245,43 +289,69 @@ class ServeSettings:
     port: int | None = None
     root_path: str | None = None
     open_browser: bool = False
-    limits: Limits = field(default_factory=Limits)
-    extra_models: tuple[ModelChoice, ...] = ()  # what lanes of a race may use besides; loaded when first asked for
+    preset: Preset | None = None  # what this machine offers; None: what its manifest says
+    extra_models: tuple[ModelChoice, ...] = ()  # offered besides; loaded when first asked for
     keep_prompts: bool = False  # with the votes of blind races; otherwise prompts are never stored
+    maker: Callable[[Callable[[str, float], None]], Any] | None = None  # of the engine, where the model is elsewhere
+
+
+def _models(settings: ServeSettings, preset: Preset) -> Models:
+    offers, own = offered(preset, settings.model, settings.extra_models), settings.model
+    return Models(
+        (own, *settings.extra_models) if settings.maker else offers,
+        preset.limits,
+        any_model=preset.features.any_model and not settings.maker,
+        budget_bytes=None if preset.memory_gb is None else int(preset.memory_gb * 2**30),
+        maker=settings.maker,
+        token=None if preset.hardware is None else False,  # a Space's token reads what is its owner's
+    )
 
 
 def launch(settings: ServeSettings | None = None, *, block: bool = True) -> gr.Blocks:
     """Serve the page; the model loads meanwhile. With `block` False it returns once the server answers."""
-    settings = settings or ServeSettings()
-    loader = Loader(settings.model, settings.limits).start()
-    app = App(loader, settings.limits, others=settings.extra_models, votes=Votes(keep_prompts=settings.keep_prompts))
+    settings, operation = settings or ServeSettings(), Operation.read()
+    logs.configure(operation.log)
+    preset = settings.preset or this_host()
+    app = App(_models(settings, preset), preset.limits, votes=Votes(keep_prompts=settings.keep_prompts),
+              remotes=Remotes(preset.remotes, preset.limits), features=preset.features, closing=Closing(operation.grace_s))  # fmt: skip
+    app.models.start()
     page = build(app)
     page.nemodiff = app
     first = prelude.serving(app.recorded.get(Refine.name))
     # Runs wait in the app's own line, which is fair and can say how long: Gradio's queue hands them on at once.
-    page.queue(max_size=settings.limits.max_waiting + OTHER_THREADS, default_concurrency_limit=1)
+    page.queue(max_size=preset.limits.max_waiting + OTHER_THREADS, default_concurrency_limit=1, api_open=False)
     app.behind = lambda visitor: _unread(page, visitor) >= OUTBOX
+    app.forget = lambda visitor: _drop(page, visitor)
+    in_head = head([kind.name for kind in VIEWS], preset.features.exports)
+    space.keep_to_itself(page)
     page.launch(
         server_name=settings.host,
         server_port=settings.port,
         root_path=settings.root_path,
         inbrowser=settings.open_browser,
-        prevent_thread_lock=not block,
+        prevent_thread_lock=True,
         theme=theme(),
         # Gradio puts its container before every selector of `css=`: the player's rules then win over
         # Gradio's own. The page's rules also speak of what is outside the container, so they go to the head.
         css=stylesheet(),
-        head=head([kind.name for kind in VIEWS]),
-        app_kwargs={**first, "routes": [*first["routes"], *routes(app.store, app.votes)]},
+        head=in_head,
+        app_kwargs={
+            "routes": [*first["routes"], *routes(app.store, app.votes, preset.features.exports), *serving.routes(app, operation)],
+            "middleware": [*serving.layers(operation, in_head), *first["middleware"]],
+        },
         max_file_size=files.MAX_FILE_BYTES,
-        max_threads=settings.limits.max_waiting + OTHER_THREADS,
+        state_session_capacity=SESSIONS,
+        max_threads=preset.limits.max_waiting + OTHER_THREADS,
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,
         pwa=False,
-        mcp_server=False,
+        mcp_server=api.serves_agents(preset.features),
         share=False,
         quiet=not block,
     )
+    serving.without_banner(page.server)
+    if block:
+        serving.until_stopped(app, page)
     return page

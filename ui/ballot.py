@@ -26,8 +26,9 @@ class BallotForm:
     download: gr.Button
 
     @classmethod
-    def build(cls) -> BallotForm:
-        switch = gr.Checkbox(False, label="Blind", elem_id="nd-race-blind", info="Nameless answers in random order, to vote on")
+    def build(cls, offered: bool = True) -> BallotForm:
+        """`offered`: whether this host has blind races; the votes there are stay to be seen."""
+        switch = gr.Checkbox(False, label="Blind", visible=offered, elem_id="nd-race-blind", info="Nameless answers in random order, to vote on")
         prompts = gr.Textbox(
             "", label="Prompts", lines=3, max_lines=10, elem_id="nd-race-prompts", visible=False, placeholder="What is 859 + 344?\nSort the list 2, 79, 87, 56",
             info="One a line, voted on one after another. Empty: the prompt above",

@@ -13,6 +13,7 @@ from nemodiff_core.errors import NemodiffError
 
 from ui import bench_charts
 from ui.chart_component import Chart, message
+from ui.files import uploaded
 from ui.parts import QUIET, notice
 
 FOLDER = Path(__file__).parent / "reports"
@@ -49,17 +50,16 @@ class Benchmarks:
 
     def choose(self, name: str) -> list[Any]:
         """Show a report that is here."""
-        report = shipped().get(name)
+        report = shipped().get(name) if isinstance(name, str) else None
         return [gr.skip()] * 7 + [notice("This report is no longer here; reload the page.")] if report is None else _show(report)
 
     def open(self, path: str) -> list[Any]:
         """Show a report of the visitor's own, or say why not."""
         try:
-            return _show(read(Path(path)))
+            with uploaded(path) as file:
+                return _show(read(file))
         except NemodiffError as error:
             return [gr.skip()] * 7 + [notice(str(error))]
-        finally:
-            Path(path).unlink(missing_ok=True)
 
     def turn(self, content: str | None, name: str) -> str:
         """Another table of the report that is shown."""

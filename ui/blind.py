@@ -63,7 +63,7 @@ def cast(store: RunStore, votes: Votes, ballot: Any) -> dict[str, Any]:
     if record.blind is None or record.blind.best is not None:
         raise NemodiffError("There is nothing to vote on here; run a blind race first.")
     traces = documents(record)
-    if len(traces) < record.lanes or any(trace["stop_reason"] == "cancelled" for trace in traces):
+    if len(traces) < record.lanes or any(trace["stop_reason"] in ("cancelled", "error") for trace in traces):
         raise NemodiffError("Not every lane has written its answer; run the comparison again.")
     lanes = [{"model": trace["model"], "request": trace["request"]} for trace in traces]
     votes.add(record.id, record.blind.prompts[record.blind.number], lanes, best)

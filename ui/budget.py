@@ -35,6 +35,8 @@ MOST_PROMPTS = 12  # a family
 RATE_S = 0.4  # between two drawings of the growing chart
 PATIENCE_S = 20.0  # for the device, when it is to be probed
 _CONTEXTS = [256, 1024, 4096, 16384, 65536]
+_NO_ROOF = "These are no settings of a roofline; choose them in the form."
+_NO_SWEEPS = "This host runs no sweeps; look at the recorded one, or run nemodiff on your own machine."
 _NONE = Results(sweeps.Grid((), (), 0))
 # The reader asked for the run, so the page may go there.
 _SHOW_PLAYER = """
@@ -91,11 +93,14 @@ class Budget:
         blocks = [size for size in (4, 8, 16, 32, 64) if size <= limits.max_block_length]
         families = [(family.title, name) for name, family in FAMILIES.items()]
         most = max(1, min(MOST_PROMPTS, limits.max_sweep_runs // 4))
-        with gr.Row(elem_id="nd-sweep-row"):
+        offered = self.app.features.sweeps
+        if not offered:
+            gr.HTML(f"<p>{_NO_SWEEPS}</p>", elem_id="nd-no-sweeps")
+        with gr.Row(visible=offered, elem_id="nd-sweep-row"):
             self.start = gr.Button("Run sweep", variant="primary", elem_id="nd-sweep-run")
             self.stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="nd-sweep-stop")
-        self.progress = gr.HTML("", elem_id="nd-sweep-progress")
-        with gr.Accordion("What to run", elem_id="nd-sweep-what") as self.what:
+        self.progress = gr.HTML("", visible=offered, elem_id="nd-sweep-progress")
+        with gr.Accordion("What to run", visible=offered, elem_id="nd-sweep-what") as self.what:
             self.modes = gr.CheckboxGroup(MODES, value=[mode for _, mode in MODES], label="Modes", elem_id="nd-sweep-modes")
             self.thresholds = gr.CheckboxGroup(
                 [0.99, 0.95, 0.9, 0.8, 0.7, 0.5], value=[0.9, 0.7, 0.5], label="Thresholds", elem_id="nd-sweep-thresholds",
@@ -121,7 +126,7 @@ class Budget:
         board = [self.plane, self.table]
         load = [self.device, self.geometry, self.streams, self.tpf, self.context, self.sweep]
         gr.on(
-            [self.start.click], self.prepare, self.asked,
+            [self.start.click], self.prepare, [shell.picker.choice, *self.asked],
             [self.sweep, self.start, self.stop, self.progress, shell.notice, self.runs, *board], **QUIET,
         ).success(
             self.run, self.sweep, [self.progress, shell.notice, *board], concurrency_id="sweep", concurrency_limit=1,
@@ -158,14 +163,18 @@ class Budget:
             words += f", about {_duration(seconds)} at the speed of the recorded sweep"
         return [_line(words + "."), gr.update(interactive=True)]
 
-    def prepare(self, request: gr.Request, *values: Any) -> list[Any]:
+    def prepare(self, model: str, request: gr.Request, *values: Any) -> list[Any]:
         """Check what is asked for, and make the sweep's record, so that Stop works from the first moment."""
         try:
+            self.app.closing.check()
+            if not self.app.features.sweeps:
+                raise RequestError(_NO_SWEEPS)
             plan = plan_of(values)
             grid = plan.grid(self.app.limits)
         except NemodiffError as error:
             raise gr.Error(str(error), print_exception=False) from error
         record = self.app.store.create(request.session_hash, sweep=Results(grid, plan.limit))
+        record.model = model
         busy, free = gr.update(interactive=False), gr.update(interactive=True)
         waiting = _line("Waiting for its turn: one sweep runs at a time.", 0, record.sweep.total)
         return [record.id, busy, free, waiting, "", message(plane.runs_table(_NONE, "")), self._plane(record.id), self._table(record.id)]
@@ -176,13 +185,11 @@ class Budget:
         results, began, drawn = record.sweep, time.monotonic(), 0.0
         quiet: list[Any] = [gr.skip()] * 3
         try:
-            while not (self.app.loader.wait(0.1) or record.stop.is_set()):
+            if self.app.models.ready(record.model) is None:
                 yield [_line("The model is still loading; the sweep starts by itself.", 0, results.total), *quiet]
-            if not record.stop.is_set() and self.app.loader.engine is None:
-                raise RequestError(self.app.loader.problem or "There is no model; start the app again.")
-            if not record.stop.is_set():
+            with self.app.models.lease(record.model, record.stop) as engine:
                 began = time.monotonic()
-                for _ in self._in_turn(results.run(self.app.loader.engine, record.stop), record):
+                for _ in self._in_turn(results.run(engine, record.stop), record):
                     if time.monotonic() - drawn >= RATE_S:
                         drawn = time.monotonic()
                         yield [_going(results, drawn - began), gr.skip(), self._plane(sweep_id), self._table(sweep_id)]
@@ -244,10 +251,16 @@ class Budget:
     def predict(self, device: str, model: str, streams: float, tpf: float, context: int, sweep_id: str) -> str:
         """The roofline for the panel's controls, or the sentence that says why there is none."""
         try:
+            if not (isinstance(device, str) and isinstance(model, str)):
+                raise RequestError(_NO_ROOF)
             geometry, block = self._geometry(model)
             host = device == roofs.HOST
             found = self._probe(geometry) if host else known_device(device)
-            ask = roofs.Question(found, roofs.fitting(geometry, found), block, int(streams), float(tpf), int(context))
+            try:
+                load = int(streams), float(tpf), int(context)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise RequestError(_NO_ROOF) from error
+            ask = roofs.Question(found, roofs.fitting(geometry, found), block, *load)
             return message(roofs.panel(ask, self._measured_here(sweep_id, ask.geometry) if host else None))
         except NemodiffError as error:
             return message({"note": str(error)})
@@ -265,31 +278,22 @@ class Budget:
         return Geometry.of(config, engine.describe()["dtype"]), config.block_size
 
     def _engine(self) -> Any:
-        if self.app.loader.engine is None:
-            raise NemodiffError(self.app.loader.problem or "The model is still loading; choose again in a moment.")
-        return self.app.loader.engine
+        return self.app.models.present(None)
 
     def _probe(self, geometry: Geometry) -> Device:
         """This host, measured once, while no run has the device. Raises NemodiffError."""
         engine = self._engine()
-        from nemodiff_core.analysis.probe import measure_device  # torch belongs to decoding, not to opening the page
-
         with self._probing:
             if self._host is None:
-                about = engine.describe()
-                end = time.monotonic() + PATIENCE_S
                 own, _ = self._geometry(HERE)
-                with engine.turn(lambda: time.monotonic() > end):
-                    self._host = measure_device(about["dtype"], about["device"], own.weight_bytes)
+                self._host = engine.probe(own.weight_bytes, PATIENCE_S)
         return self._host
 
     def _measured_here(self, sweep_id: str, geometry: Geometry) -> Results | None:
         """The sweep that is shown, where it ran on this host and on a model of this geometry."""
-        from nemodiff_core.engine import environment
-
         results = self._record(sweep_id).sweep
         same = (geometry.parameters, geometry.dtype) == (results.model.get("parameters"), results.model.get("dtype"))
-        return results if same and results.hardware == environment()["hardware"] else None
+        return results if same and results.hardware == self._engine().environment()["hardware"] else None
 
 
 def plan_of(values: Sequence[Any]) -> Plan:

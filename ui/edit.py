@@ -57,8 +57,8 @@ class Edit:
     def connect(self, shell: Any) -> None:
         self.app = shell.app
         shell.page.load(None, None, self.knobs, js=FOLD_ON_PHONES, **QUIET)
-        ended = shell.start([self.editor.infill], self._maker(fill_request), self.settings)
-        ended += shell.start([self.editor.revise], self._maker(revise_request), self.settings)
+        ended = shell.start([self.editor.infill], self._maker(fill_request), [shell.picker.choice, *self.settings])
+        ended += shell.start([self.editor.revise], self._maker(revise_request), [shell.picker.choice, *self.settings])
         for event in ended:
             event.then(self.answer, [shell.run_id, shell.notice], self.editor, **QUIET)
         self.editor.halt(shell.app.stop, None, None, **QUIET)
@@ -77,7 +77,7 @@ class Edit:
                 return {"examples": list(examples())}
             if ask == "schema":
                 return {"template": skeleton(text, self.app.limits)}
-            engine = self.app.loader.engine
+            engine = self.app.models.ready(query.get("model"))
             if ask == "count" and engine is not None:
                 return {"tokens": len(engine.checkpoint.tokenizer.encode_plain(_text(text, "the text", self.app.limits)))}
         except NemodiffError as error:
@@ -86,11 +86,12 @@ class Edit:
 
     def answer(self, run_id: str, said: str) -> str:
         """What a run that has ended, or was refused, means for the editor; `said` is the page's notice."""
-        found = outcome(self.app.store, run_id, self.app.loader.engine)
+        models = self.app.models
+        found = outcome(self.app.store, run_id, lambda model: models.ready(models.named(model)))
         return compact({"seq": time.monotonic_ns(), "problem": problem(said), **found})
 
     def _maker(self, request_for: Callable[..., DecodeRequest]) -> Callable[..., Job]:
-        def make(event: gr.EventData, *values: Any) -> Job:
+        def make(event: gr.EventData, model: str, *values: Any) -> Job:
             asked = as_object(event._data)
             settings = dict(zip(("block_length", "threshold", "revise_bound", "revise_rounds"), map(whole, values)))
             limits = self.app.limits
@@ -99,7 +100,7 @@ class Edit:
                 return engine.run(request_for(asked, settings, limits, engine.checkpoint.tokenizer), stop=stop)
 
             request_for(asked, settings, limits, None).check(limits)
-            if (engine := self.app.loader.engine) is not None:
+            if (engine := self.app.models.ready(model)) is not None:
                 lane(engine, None).close()  # what does not fit is refused here, with nothing begun
             return Job((lane,))
 
@@ -196,13 +197,17 @@ def _ranges(value: Any) -> list[tuple[int, int]]:
 # -- answers ------------------------------------------------------------------------------------------
 
 
-def outcome(store: RunStore, run_id: str, engine: Any) -> dict[str, Any]:
-    """What an ended run of the editor gives: its filled text, or its proposed changes; `{"kind": "over"}` where it gives nothing."""
+def outcome(store: RunStore, run_id: str, engine_of: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """What an ended run of the editor gives: its filled text, or its proposed changes; `{"kind": "over"}` where it gives nothing.
+
+    `engine_of` finds the engine of a trace's model, None where it has gone.
+    """
     try:
         finished = traces_of(store.get(run_id)) if run_id else []
     except NemodiffError as error:
         return {"kind": "over", "problem": str(error)}
-    if not finished or engine is None:
+    engine = engine_of(finished[0].model) if finished else None
+    if engine is None:
         return {"kind": "over"}
     trace = finished[0]
     whole_run = trace.stop_reason in ("length", "eos")
@@ -213,9 +218,9 @@ def outcome(store: RunStore, run_id: str, engine: Any) -> dict[str, Any]:
     return {"kind": "over"}
 
 
-def problem(said: str | None) -> str | None:
+def problem(said: Any) -> str | None:
     """The sentence of a notice, where it tells of a mistake: on a phone the notice is out of sight."""
-    found = re.fullmatch(r'<p class="nd-error"[^>]*>(.*)</p>', said or "", re.DOTALL)
+    found = re.fullmatch(r'<p class="nd-error"[^>]*>(.*)</p>', said if isinstance(said, str) else "", re.DOTALL)
     return html.unescape(found[1]) if found else None
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ui.messages import compact, documents, traces_of
 from ui.runs import RunRecord
 
 RACE_SCHEMA = "nemodiff.race/1"
-__all__ = ["MAX_FILE_BYTES", "RACE_SCHEMA", "file_name", "pack", "read", "unpack", "write"]
+__all__ = ["MAX_FILE_BYTES", "RACE_SCHEMA", "file_name", "pack", "read", "unpack", "uploaded", "write"]
 
 
 def pack(record: RunRecord) -> bytes:
@@ -46,6 +47,17 @@ def read(path: str | Path) -> list[Trace]:
     if not (isinstance(parts, list) and 2 <= len(parts) <= 4):
         raise TraceError("the file calls itself a race but does not hold two to four traces; save the race again.")
     return [from_data(part) for part in parts]
+
+
+@contextlib.contextmanager
+def uploaded(path: Any) -> Iterator[Path]:
+    """A visitor's file as long as somebody looks at it; then it is deleted. Raises TraceError where there is none."""
+    if not isinstance(path, str) or not path:
+        raise TraceError("No file has come; choose one and open it again.")
+    try:
+        yield Path(path)
+    finally:
+        Path(path).unlink(missing_ok=True)
 
 
 def write(traces: Sequence[Trace], path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,12 +70,13 @@ def _lane(request: DecodeRequest) -> Lane:
     return lambda engine, stop: engine.run(request, stop=stop)
 
 
-def elsewhere(request: DecodeRequest, engine_of: Callable[[threading.Event], Any]) -> Lane:
-    """A lane on another engine, which `engine_of(stop)` finds or loads when the lane's turn has come."""
+def elsewhere(run_on: Callable[[Any, threading.Event], Running], lease: Callable[[threading.Event], AbstractContextManager[Any]]) -> Lane:
+    """A lane on another engine, which `lease(stop)` gives, loaded if need be, when the lane's turn has come."""
 
     def start(engine: Any, stop: threading.Event) -> Running:
-        other = engine_of(stop)
-        return Elsewhere(other.run(request, stop=stop), other.checkpoint.tokenizer.piece)
+        with ExitStack() as held:
+            other = held.enter_context(lease(stop))
+            return Elsewhere(run_on(other, stop), other.checkpoint.tokenizer.piece, held.pop_all().close)
 
     return start
 
@@ -85,6 +87,7 @@ class Elsewhere:
 
     run: Running
     piece: Callable[[int], str]
+    give_back: Callable[[], None]  # the engine, once the run is over
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.run)
@@ -93,7 +96,10 @@ class Elsewhere:
         return self.run.trace()
 
     def close(self) -> None:
-        self.run.close()
+        try:
+            self.run.close()
+        finally:
+            self.give_back()
 
 
 @dataclass(frozen=True)

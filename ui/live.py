@@ -11,32 +11,41 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from nemodiff_core.errors import NemodiffError
 
 from ui.jobs import Lane, Recorded, Together
 from ui.messages import Writer
+from ui.ops.account import Account
 from ui.runs import RunRecord
 
 RATE_HZ = 25.0
 _Item = tuple[str, int, Any]  # what, lane, content
 
 
-def stream(engine: Any, lanes: Sequence[Lane] | Together, record: RunRecord, rate_hz: float = RATE_HZ) -> Iterator[str]:
+def stream(
+    engine: Any, lanes: Sequence[Lane] | Together, record: RunRecord, rate_hz: float = RATE_HZ, account: Account | None = None
+) -> Iterator[str]:
     """Run the lanes, one after another or as one batch, and yield the messages of the live protocol.
 
     Leaving the generator early (a closed tab, a cancelled event) or setting `record.stop` ends the run
-    between two steps. A run that fails ends with a `fault` message.
+    between two steps. A run that fails ends with a `fault` message. `account` keeps the books.
     """
     items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
     decode = _decode_together if isinstance(lanes, Together) else _decode
-    worker = threading.Thread(target=decode, args=(engine, lanes, record.stop, items), name="nemodiff-run", daemon=True)
+    # With the visitor's request in its context: a GPU that is lent counts against the visitor's quota (serving/zero.py).
+    work = partial(copy_context().run, decode, engine, lanes, record.stop, items)
+    worker = threading.Thread(target=work, name="nemodiff-run", daemon=True)
     writer = Writer(record)
     worker.start()
     try:
-        yield from _messages(items, writer, 1.0 / rate_hz)
+        yield from _messages(items, writer, 1.0 / rate_hz, account)
     finally:
+        if account is not None:
+            account.lost("cancelled")
         record.stop.set()
         record.ended = True
         worker.join(timeout=60)
@@ -95,7 +104,9 @@ def _sentence(error: Exception) -> str:
     return f"The run failed ({type(error).__name__}: {error}); change a setting or run it again."
 
 
-def _messages(items: queue.SimpleQueue[_Item | None], writer: Writer, gap: float) -> Iterator[str]:
+def _messages(
+    items: queue.SimpleQueue[_Item | None], writer: Writer, gap: float, account: Account | None
+) -> Iterator[str]:
     pending: dict[int, list[dict[str, Any]]] = {}  # by lane
     sent = float("-inf")
     while True:
@@ -116,6 +127,8 @@ def _messages(items: queue.SimpleQueue[_Item | None], writer: Writer, gap: float
         if item is None:
             return
         what, lane, content = item
+        if account is not None:
+            _note(account, what, lane, content)
         if what == "fault":
             yield writer.fault(lane, content)
         elif what == "open":
@@ -125,3 +138,11 @@ def _messages(items: queue.SimpleQueue[_Item | None], writer: Writer, gap: float
             yield writer.end(lane, content, content[-1].to_dict())
         sent = time.monotonic()
 
+
+def _note(account: Account, what: str, lane: int, content: Any) -> None:
+    if what == "fault":
+        account.lost("error")
+    elif what == "end":
+        account.end(lane, content[-1])
+    elif not content[2]:
+        account.begin(lane, content[0])

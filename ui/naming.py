@@ -13,12 +13,19 @@ MODES = {
     "quadratic_spec": "Quadratic self-speculation",
     "refine": "Revision of a draft",
     "infill": "Fill in the middle",
+    "remote": "Remote",
 }
 
 
 def title(request: Mapping[str, Any]) -> str:
     """One line about a request: 'Block diffusion · threshold 0.7 · block 16'."""
-    return " · ".join([MODES.get(request["mode"], str(request["mode"])), *parts(request)])
+    return " · ".join([name(request), *parts(request)])
+
+
+def name(request: Mapping[str, Any]) -> str:
+    """The mode in words; of a server's answer, which server it was."""
+    said = MODES.get(request["mode"], str(request["mode"]))
+    return f"{said} · {request['remote']}" if request["mode"] == "remote" else said
 
 
 def parts(request: Mapping[str, Any]) -> list[str]:
@@ -41,7 +48,7 @@ def parts(request: Mapping[str, Any]) -> list[str]:
             say("adaptive block")
         if request.get("adapter") is False:
             say("no adapter")
-    if mode != "ar":
+    if mode not in ("ar", "remote"):
         say(f"block {request.get('block_length', 16)}")
     if request.get("temperature"):
         said += [f"temperature {request['temperature']:g}", f"seed {request.get('seed', 0)}"]

@@ -32,8 +32,8 @@ ENCODINGS = 2  # exports made at once; more would only slow one another and the 
 _TYPES = {".js": "text/javascript", ".css": "text/css"}
 
 
-def routes(store: RunStore, votes: Votes) -> list[BaseRoute]:
-    """The app's own routes over the runs in `store` and the votes on them."""
+def routes(store: RunStore, votes: Votes, exports: bool = True) -> list[BaseRoute]:
+    """The app's own routes over the runs in `store` and the votes on them; without `exports` a run is its trace alone."""
     folder = StaticFiles(directory=PLAYER_FOLDER)
     encoders = CapacityLimiter(ENCODINGS)
 
@@ -60,6 +60,8 @@ def routes(store: RunStore, votes: Votes) -> list[BaseRoute]:
             name = file_name(record)
             if kind == "json":
                 body, media_type = await run_in_threadpool(pack, record), "application/gzip"
+            elif not exports:
+                raise NemodiffError("This host saves traces only; export one with nemodiff on your own machine.")
             else:
                 chosen = formats.find(kind)
                 theme = "dark" if request.query_params.get("theme") == "dark" else "light"

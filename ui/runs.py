@@ -25,6 +25,7 @@ class RunRecord:
     stop: threading.Event = field(default_factory=threading.Event)
     job: Any = None  # what the run is to do, until it is done (ui/jobs.py)
     blind: Any = None  # the round of a blind race (ui/blind.py)
+    model: str = ""  # the name of the model it runs on (ui/models.py); "": the page's own
     log: list[str] = field(default_factory=list)
     size: int = 0  # characters held
     sweep: Any = None  # ui/sweeps.Results, where this stands for a sweep: its runs take the device one by one
@@ -88,6 +89,13 @@ class RunStore:
         for record in mine:
             record.stop.set()
         return len(mine)
+
+    def stop_all(self) -> None:
+        """Ask every unfinished run of everybody to stop."""
+        with self._lock:
+            unfinished = [r for r in self._runs.values() if not r.ended]
+        for record in unfinished:
+            record.stop.set()
 
     def forget(self, owner: str) -> None:
         """A visitor has left: stop and drop everything of theirs."""

@@ -20,6 +20,7 @@ from ui.examples import examples, following
 from ui.jobs import Job
 from ui.mode_form import DEFAULTS, ModeForm, shown
 from ui.parts import QUIET, notice
+from ui.picker import Picker
 from ui.player_component import Player
 from ui.theme import shown_in
 from ui.view import View
@@ -50,7 +51,11 @@ class Shell:
         with gr.Row(elem_id="nd-head"):
             gr.HTML("<h1>nemodiff</h1><p>One model, three ways to write, every step on record</p>", elem_id="nd-title")
             self.view = gr.Radio([view.name for view in views], value=first.name, label="View", show_label=False, container=False, elem_id="nd-view")
-            self.status = gr.HTML(app.status(), elem_id="nd-status")
+            self.picker = Picker(app.models)
+            with gr.Row(elem_id="nd-which"):
+                self.status = gr.HTML(app.status(), elem_id="nd-status")
+                self.picker.button()
+            self.picker.panel()
         with gr.Row(elem_id="nd-page"):
             asking = [view.name for view in views if view.run_label is not None]
             with gr.Column(elem_id="nd-ask", elem_classes=shown_in(*asking)):
@@ -91,7 +96,7 @@ class Shell:
         prepare = app.prepare(make)
         ended = []
         for trigger in triggers:  # not gr.on, which knows no events of a component's own
-            run = trigger(prepare, [self.view, self.last, *inputs], [self.run_id, self.last, *locked, self.notice], **QUIET).then(
+            run = trigger(prepare, [self.view, self.last, self.picker.choice, *inputs], [self.run_id, self.last, *locked, self.notice], **QUIET).then(
                 app.run, self.run_id, [self.player, self.notice], concurrency_id="device", concurrency_limit=None,
                 api_visibility="private", show_progress="hidden",
             )  # fmt: skip
@@ -140,6 +145,7 @@ class Shell:
             api_visibility="private", show_progress="hidden",
         )  # fmt: skip
         self.general.connect()
+        self.picker.connect(self.page, app.status, self.status)
         ask.task.input(lambda task: following(task, ""), ask.task, ask.prompt, **QUIET)
         ask.another.click(following, [ask.task, ask.prompt], ask.prompt, **QUIET)
         self.view.input(app.show, [self.view, self.last], [self.player, self.notice, ask.run], **QUIET)

@@ -32,7 +32,7 @@ class Speculate:
     def connect(self, shell: Any) -> None:
         self.form.connect()
         loaded = [shell.page.load, shell.status.change]
-        gr.on(loaded, lambda: offered(shell.app.loader.engine), None, [self.beside, self.form.parts["adapter"]], **QUIET)
+        gr.on(loaded, lambda model: offered(shell.app.models.ready(model)), shell.picker.choice, [self.beside, self.form.parts["adapter"]], **QUIET)
 
     def job(self, general: dict[str, Any], values: Sequence[Any], limits: Any) -> Job:
         return decode(requests(general, named(values[1:]), values[0] or ()), limits)

@@ -123,11 +123,10 @@ class Results:
         """
         # torch belongs to decoding, not to opening the page.
         from nemodiff_core.analysis.sweep import Sweep
-        from nemodiff_core.engine import environment
 
         for number in range(len(self.grid.settings)):  # refused now, and not after minutes
             engine.run(self.grid.request(number, self.grid.prompts[0]))
-        self.model, self.hardware = engine.describe(), environment()["hardware"]
+        self.model, self.hardware = engine.describe(), engine.environment()["hardware"]
         self.date = datetime.now(UTC).date().isoformat()
         self.folder = tempfile.TemporaryDirectory(prefix="nemodiff-sweep-")
         for row in Sweep(self.grid, self.folder.name).run(engine, stop=stop):
@@ -195,7 +194,7 @@ def _shown(key: str, setting: Setting, point: Point, whole: bool) -> Shown:
 
 def _limit(engine: Any, grid: Grid, folder: Path, stop: threading.Event) -> Iterator[Row]:
     """The oracle's schedules for the prompts, as far as `stop` lets it come."""
-    from nemodiff_core.analysis.oracle import one_at_a_time, speed_of_light
+    from nemodiff_core.analysis.oracle import one_at_a_time
 
     size = max(setting.get("block_length", 2) for setting in grid.settings)
     for prompt in grid.prompts:
@@ -206,8 +205,7 @@ def _limit(engine: Any, grid: Grid, folder: Path, stop: threading.Event) -> Iter
         reference = run.trace()
         if reference.stop_reason not in ("eos", "length"):
             return
-        with engine.turn(stop.is_set) as pass_on:
-            trace = speed_of_light(engine.checkpoint, reference, LIMIT_BUDGET, lambda done, blocks: pass_on())
+        trace = engine.oracle(reference, LIMIT_BUDGET, stop)
         name = f"traces/oracle-{prompt.id}.json.gz"
         trace.save(folder / name)
         yield _limit_row(trace, prompt, grade(prompt.example, engine.text(trace.output.ids)).correct, name)

@@ -41,10 +41,14 @@ def shown_in(*views: str) -> list[str]:
     return ["nd-in", *(f"nd-in-{view.lower()}" for view in views)]
 
 
-def head(views: Sequence[str]) -> str:
-    """What the page's head holds: its style, and the view that a link asks for, known before anything is drawn."""
+def head(views: Sequence[str], exports: bool = True) -> str:
+    """What the page's head holds: its style, and the view that a link asks for, known before anything is drawn.
+
+    Without `exports` the player has no menu of them.
+    """
     names = [view.lower() for view in views]
     rules = "\n".join(f'html[data-nd-view="{name}"] .nd-in:not(.nd-in-{name}) {{ display: none !important; }}' for name in names)
+    rules += "" if exports else "\n#nd-player .ndp-export-place { display: none; }"
     choose = (
         f"const views = {json.dumps(names)}; const asked = new URLSearchParams(location.search).get('view');"
         "document.documentElement.dataset.ndView = views.includes(asked) ? asked : views[0];"
@@ -63,11 +67,23 @@ CSS = """
 #nd-head > * { flex: 0 1 auto; min-width: 0 !important; width: auto; }
 #nd-title h1 { font-size: 1.35rem; line-height: 1.2; margin: 0; letter-spacing: -0.01em; }
 #nd-title p { margin: 2px 0 0; color: var(--body-text-color-subdued); font-size: 0.92rem; }
-#nd-status { margin-left: auto; font-size: 0.86rem; color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
+#nd-status { font-size: 0.86rem; color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
 #nd-status p, #nd-notice p { margin: 0; }
 #nd-status p::before { content: "● "; color: #009e73; }
 #nd-status .nd-loading::before { content: "◌ "; color: #b8860b; }
 #nd-status .nd-failed::before { content: "✕ "; color: #d55e00; }
+#nd-which { flex-wrap: wrap; align-items: center; justify-content: flex-end; gap: 4px 12px; margin-left: auto; }
+#nd-which > * { flex: 0 1 auto; min-width: 0 !important; width: auto; }
+#nd-models { display: none; flex: 1 1 100%; }
+html[data-nd-models] #nd-models { display: flex; }
+#nd-model-row { align-items: end; flex-wrap: wrap; gap: 8px 12px; }
+#nd-model-row > *, #nd-model-row .form > * { flex: 1 1 260px; min-width: 0 !important; }
+#nd-model-row .form { flex-wrap: wrap; }
+#nd-model-row > button { flex: 0 1 auto; }
+#nd-model-about p, #nd-model-said p { margin: 0; font-size: 0.86rem; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
+#nd-model-said .nd-failed { color: var(--body-text-color); }
+#nd-model-said .nd-failed::before { content: "✕ "; color: #d55e00; }
+#nd-model-said:not(:has(p)) { display: none; }
 #nd-page { display: grid; grid-template: "ask stage" auto "knobs stage" 1fr / minmax(300px, 380px) minmax(0, 1fr);
   gap: 14px 20px; align-items: start; }
 #nd-page > * { min-width: 0 !important; width: 100%; }
@@ -102,11 +118,11 @@ CSS = """
 #nd-sweep-row { gap: 8px; }
 #nd-sweep-progress .html-container { padding: 0 2px; }
 #nd-sweep-progress p { margin: 0; font-size: 0.9rem; color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
-#nd-sweep-progress progress { display: block; appearance: none; width: 100%; height: 8px; margin: 2px 0 6px; border: 0; border-radius: 4px;
+:is(#nd-sweep-progress, #nd-model-said) progress { display: block; appearance: none; width: 100%; height: 8px; margin: 2px 0 6px; border: 0; border-radius: 4px;
   overflow: hidden; background: var(--border-color-primary); }
-#nd-sweep-progress progress::-webkit-progress-bar { background: none; }
-#nd-sweep-progress progress::-webkit-progress-value { background: #0072b2; }
-#nd-sweep-progress progress::-moz-progress-bar { background: #0072b2; }
+:is(#nd-sweep-progress, #nd-model-said) progress::-webkit-progress-bar { background: none; }
+:is(#nd-sweep-progress, #nd-model-said) progress::-webkit-progress-value { background: #0072b2; }
+:is(#nd-sweep-progress, #nd-model-said) progress::-moz-progress-bar { background: #0072b2; }
 #nd-page .form { border-radius: var(--radius-md); }
 #nd-run-row, #nd-files, #nd-example-row { flex-wrap: wrap; gap: 8px; }
 #nd-run-row > *, #nd-files > * { flex: 1 1 110px; min-width: 0 !important; }
@@ -130,7 +146,7 @@ body.dark :is(.ndp, .ndc) { color-scheme: dark !important; }
   .gradio-container { padding: 8px 10px !important; }
   #nd-page { grid-template: "ask" auto "stage" auto "knobs" auto / minmax(0, 1fr); gap: 12px; }
   html[data-nd-view="budget"] #nd-page { grid-template: "knobs" auto "stage" auto / minmax(0, 1fr); }
-  #nd-status { margin-left: 0; flex-basis: 100%; }
+  #nd-which { margin-left: 0; flex-basis: 100%; justify-content: space-between; }
   #nd-board-budget { grid-template: "plane" auto "runs" auto "table" auto "roof" auto "bench" auto / minmax(0, 1fr); }
 }
 html[data-nd-view="learn"] #nd-page { grid-template: "knobs stage" 1fr / minmax(340px, 430px) minmax(0, 1fr); }

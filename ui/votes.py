@@ -7,6 +7,7 @@ import csv
 import hmac
 import io
 import json
+import logging
 import os
 import secrets
 import sqlite3
@@ -25,6 +26,7 @@ from ui.naming import model_name, title
 CSV_ROUTE = "/nemodiff/votes.csv"
 LETTERS = "ABCD"  # lanes of a blind race, in the order shown
 COLUMNS = ("vote", "at", "prompt_hash", "lane", "setting", "model", "verdict", "request")
+_log = logging.getLogger(__name__)
 _PRIVATE = ("prompt", "draft", "template")  # what visitors wrote
 _INCIDENTAL = (*_PRIVATE, "seed", "candidates", "deadline_s")  # what makes no other setting
 _SCHEMA = """
@@ -127,6 +129,7 @@ class Votes:
                     f"Votes are kept only until the app stops, because {self.folder} cannot be written; "
                     "set NEMODIFF_DATA to a folder that can."
                 )
+                _log.warning("%s", self.problem)
                 self._opened = _open(":memory:")
         return self._opened
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,9 +12,9 @@ import gradio as gr
 from nemodiff_core.errors import NemodiffError, RequestError
 from nemodiff_core.trace import Trace
 
-from ui.jobs import Elsewhere, Job, recorded
-from ui.loader import Models
+from ui.jobs import Job, elsewhere, recorded
 from ui.messages import Writer, traces_of
+from ui.models import Models
 from ui.parts import as_object, notice
 from ui.runs import RunRecord, RunStore
 
@@ -37,15 +38,11 @@ def fork_job(store: RunStore, models: Models) -> Callable[..., Job]:
     def make(event: gr.EventData) -> Job:
         asked = as_object(event._data)
         parent = trace_of(store.get(asked.get("run")), asked.get("lane"))
-        engine = models.holding(parent.model["id"])
-        from nemodiff_core.fork import fork  # torch comes with it: not before the model is there
-
+        name = models.named(parent.model)
+        engine = models.present(name)
         what = intervention(asked, engine.checkpoint.tokenizer)
-        fork(engine, parent, what)
-
-        def child(_: Any, stop: Any) -> Any:
-            return Elsewhere(fork(engine, parent, what, stop), engine.checkpoint.tokenizer.piece)
-
+        engine.fork(parent, what)
+        child = elsewhere(lambda engine, stop: engine.fork(parent, what, stop), lambda stop: models.lease(name, stop))
         return Job((recorded(parent), child))
 
     return make
@@ -53,7 +50,7 @@ def fork_job(store: RunStore, models: Models) -> Callable[..., Job]:
 
 def intervention(asked: dict[str, Any], tokenizer: Any) -> Any:
     """What a browser asked for, checked. Raises RequestError."""
-    from nemodiff_core.fork import Intervention
+    from nemodiff_core.fork import Intervention  # torch comes with it: not before the model is there
 
     action = asked.get("action")
     if action not in ("none", "pin", "remask", "ban", "force"):
@@ -88,14 +85,11 @@ def explain(store: RunStore, models: Models, asked: Any) -> Iterator[tuple[Any, 
     record = store.get(asked.get("run"))
     lane = asked.get("lane")
     trace = trace_of(record, lane)
-    engine = models.holding(trace.model["id"])
-    from nemodiff_core.analysis.regret import regret
-
     annotations, message = trace.annotations, _notes(record, lane)
     if message is None:  # a recorded run is everybody's, and may have been looked at for somebody else
         yield gr.skip(), notice("Putting the run’s commits through the model again, one at a time…", calm=True)
-        with engine.turn(lambda: False):
-            found = regret(engine.checkpoint, trace)
+        with models.lease(models.named(trace.model), threading.Event()) as engine:
+            found = engine.regret(trace)
         annotations = found.annotations
         message = Writer(record).notes(lane, annotations, lambda i: found.vocabulary[str(i)])
     wrong = sum(note["kind"] == "wrong_commit" for note in annotations)

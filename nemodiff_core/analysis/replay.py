@@ -13,7 +13,7 @@ from nemodiff_core.checkpoint import Checkpoint
 from nemodiff_core.errors import NemodiffError, TraceError
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.request import DecodeRequest, parse_request
-from nemodiff_core.trace import Trace
+from nemodiff_core.trace import REMOTE, Trace
 
 # Mean relative difference of recorded and recomputed probabilities: more than lower precision, less than other weights.
 TOLERANCE = 0.2
@@ -105,6 +105,8 @@ def check_model(checkpoint: Checkpoint, trace: Trace) -> DecodeRequest:
     A checkpoint may have been moved, so of its id only the last part counts; its weights are held against the
     trace by `check_weights`.
     """
+    if trace.request["mode"] == REMOTE:
+        raise TraceError("the run is a server's answer, whose forwards nobody has seen; run its prompt on this host instead.")
     request = parse_request(trace.request)
     theirs, ours = trace.model["id"], checkpoint.id
     size, revision = trace.model.get("parameters"), trace.model.get("revision")

@@ -7,7 +7,6 @@ The folder holds `grid.json` (what is swept and on which model), `runs.csv` (a t
 from __future__ import annotations
 
 import csv
-import hashlib
 import importlib
 import json
 import multiprocessing
@@ -128,7 +127,7 @@ class Sweep:
         _write_parquet(self.rows, self.out / PARQUET)
 
     def _in_process(self, engine: Engine, tasks: list[_Task], stop: threading.Event) -> Iterator[Row]:
-        self._begin(_identity(engine))
+        self._begin(engine.identity())
         for task in tasks:
             row = None if stop.is_set() else _decode(engine, task, self.out, stop)
             if row is None:
@@ -259,17 +258,6 @@ def _row(task: _Task, trace: Trace, correct: bool | None) -> Row:
     return {name: row[name] for name in COLUMNS}
 
 
-def _identity(engine: Engine) -> dict[str, Any]:
-    """What must be the same for rows to stand in one table."""
-    # A folder has no revision and may be trained further under its name, so some of its weights stand for all.
-    head = engine.checkpoint.model.diffusion_head.weight
-    digest = None
-    if not head.is_meta:
-        sample = head[:: max(1, head.shape[0] // 64)].float().cpu().numpy()
-        digest = hashlib.blake2b(sample.tobytes(), digest_size=8).hexdigest()
-    return {**engine.describe(), "weights": digest}
-
-
 # In a worker process: the model is loaded at the first task and kept.
 @lru_cache(maxsize=1)
 def _engine_of(source: Source) -> Engine:
@@ -282,7 +270,7 @@ def _begin_worker() -> None:
 
 
 def _identity_in_worker(source: Source) -> dict[str, Any]:
-    return _identity(_engine_of(source))
+    return _engine_of(source).identity()
 
 
 def _decode_in_worker(source: Source, task: _Task, out: Path) -> Row | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -206,6 +208,15 @@ def test_a_config_that_is_no_json_object(folder, content):
     refusal(folder, match="config.json is (not readable JSON|no JSON object)")
 
 
+def test_room_is_asked_for_once_all_but_the_weights_is_sound(folder):
+    told = []
+    load(folder, device="cpu", make_room=lambda: told.append("room"), progress=lambda what, share: told.append(what))
+    assert told.count("room") == 1 and told.index("room") < told.index("reading weights")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(NemodiffError):
+        load(folder, device="cpu", make_room=lambda: pytest.fail("room was made for a model without its tokenizer"))
+
+
 def test_missing_unexpected_and_misshapen_tensors(folder):
     path = folder / "model.safetensors"
     whole = load_file(path)
@@ -314,8 +325,10 @@ def hub(folder, tmp_path, monkeypatch):
     """A hub that serves the folder into a cache laid out like the real one, and notes what was asked for."""
     asked = []
 
-    def download(repo_id, revision=None, allow_patterns=None, **rest):
-        assert not rest
+    def download(repo_id, revision=None, allow_patterns=None, token=None, dry_run=False, tqdm_class=None):
+        assert token is None
+        if dry_run:
+            return []
         asked.append((repo_id, revision, list(allow_patterns)))
         snapshot = tmp_path / "snapshots" / COMMIT
         snapshot.mkdir(parents=True, exist_ok=True)
@@ -338,7 +351,7 @@ def test_a_hub_model_fetches_its_config_first_and_only_what_is_read(folder, mode
     loaded = load("someone/a-model", device="cpu", revision="main")
     assert (loaded.id, loaded.revision) == ("someone/a-model", COMMIT)
     assert torch.equal(logits(loaded.model), logits(model))
-    assert hub[0] == ("someone/a-model", "main", ["config.json"]) and hub[1][1] == COMMIT
+    assert hub[0] == ("someone/a-model", "main", ["config.json", "README.md"]) and hub[1][1] == COMMIT
     assert sorted(p.name for p in loaded.path.iterdir()) == [
         "chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
     ]  # fmt: skip
@@ -481,9 +494,16 @@ def test_small_models_use_one_thread_unless_told_otherwise(monkeypatch: pytest.M
         set_threads(5_000_000)
         assert torch.get_num_threads() == 2
         monkeypatch.delenv("OMP_NUM_THREADS")
+        monkeypatch.setattr("psutil.cpu_count", lambda logical: 3)
         set_threads(3_000_000_000)
-        assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 3
         set_threads(5_000_000)
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_loading_does_not_import_torchs_compiler():
+    """Which takes seconds, and nothing here needs it."""
+    code = "import sys; from nemodiff_core.checkpoint import load; load('tiny', device='cpu'); sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0

@@ -8,7 +8,8 @@ import pytest
 
 from nemodiff_core.analysis.released import RELEASED
 from nemodiff_core.checkpoint import load, read_config
-from nemodiff_core.fit import CARDS, FORMATS, POSITIONS, Need, need
+from nemodiff_core.errors import CheckpointError
+from nemodiff_core.fit import CARDS, FORMATS, POSITIONS, Need, need, need_of
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -17,6 +18,13 @@ def test_the_bytes_are_those_of_a_loaded_model(model: Path, form: str):
     cache = loaded.new_cache(POSITIONS)
     assert said.weights == sum(weight.nbytes for weight in loaded.parameters())
     assert said.cache == cache.keys.nbytes + cache.values.nbytes
+
+
+@pytest.mark.parametrize(("dtype", "form"), [(None, "float32"), ("bfloat16", "bfloat16"), ("float16", "float16"), ("int4", "int4")])
+def test_what_load_will_need_is_known_from_its_arguments(model: Path, dtype: str | None, form: str):
+    assert need_of(read_config(model), dtype, "cpu") == need(read_config(model), form, "cpu")
+    with pytest.raises(CheckpointError, match="use one of"):
+        need_of(read_config(model), "complex64", "cpu")
 
 
 @pytest.mark.parametrize(

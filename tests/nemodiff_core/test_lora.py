@@ -188,6 +188,7 @@ def test_a_checkpoint_brings_its_adapter(checkpoint_folder, model, tiny_tokenize
     assert loaded.has_adapter and equal(loaded.model.draft_adapter, random_adapter())
     assert torch.equal(logits(loaded.model, draft=True), logits(model, draft=True))
     assert load(checkpoint_folder, dtype="bfloat16", device="cpu").model.draft_adapter.layers[0].a.dtype == torch.bfloat16
+    assert not load(checkpoint_folder, device="cpu", adapter=False).has_adapter
     model.draft_adapter = None
     save(model, tiny_tokenizer, checkpoint_folder)
     assert not load(checkpoint_folder, device="cpu").has_adapter, "an adapter of other weights would stay behind"

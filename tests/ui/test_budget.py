@@ -130,9 +130,9 @@ def test_only_runs_of_the_sweep_can_be_opened():
 def test_opening_runs_does_not_push_out_the_sweep_and_stop_reaches_it():
     store = RunStore(max_per_owner=2)
     swept = store.create("me", sweep=results({}))
-    opened = [store.create("me") for _ in range(4)]
+    for _ in range(4):
+        store.create("me")
     assert store.get(swept.id) is swept and not swept.stop.is_set()
-    assert store.ahead(opened[-1]) == 1  # a sweep hands the device over after each of its runs
     store.stop("me")
     assert swept.stop.is_set()
     for _ in range(MAX_SWEEPS):

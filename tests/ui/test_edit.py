@@ -150,7 +150,7 @@ def test_every_example_can_be_filled_or_revised_as_it_stands():
 
 
 def test_an_ended_run_gives_its_changes_and_one_that_is_gone_nothing():
-    store, engine = RunStore(), SimpleNamespace(text=decode)
+    store, engine = RunStore(), lambda model: SimpleNamespace(text=decode)
     record = store.create("somebody")
     write_traces(record, [revision([1, 2], [1, 4])])
     found = edit.outcome(store, record.id, engine)
@@ -161,7 +161,7 @@ def test_an_ended_run_gives_its_changes_and_one_that_is_gone_nothing():
 
 def test_tokens_that_only_scores_name_have_their_text_in_the_messages():
     # The tries of a gap's lengths score tokens that never reach the text.
-    store, engine = RunStore(), SimpleNamespace(text=decode)
+    store, engine = RunStore(), lambda model: SimpleNamespace(text=decode)
     record = store.create("somebody")
     write_traces(record, [revision([1, 2], [1, 2], [Score(3, 5, 0.5, 1)])])
     assert edit.outcome(store, record.id, engine)["kind"] == "proposal"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +19,11 @@ from nemodiff_core.trace import Candidates, TokenText, Trace
 from ui import blind, race
 from ui.jobs import Job, elsewhere, recorded
 from ui.live import stream
-from ui.loader import Loader, ModelChoice, Models
+from ui.loader import ModelChoice
 from ui.lossless import identity, verdicts
 from ui.messages import documents, traces_of, write_traces
 from ui.mode_form import DEFAULTS, ModeForm
+from ui.models import Models
 from ui.naming import title
 from ui.race import LaneForm, Race
 from ui.runs import RunStore
@@ -31,14 +33,17 @@ GENERAL = {"prompt": "hi", "temperature": 0.0, "max_new_tokens": 3, "stop_at_eos
 LIMITS = Limits()
 
 
-def lane(opened: str = "", model: str | None = "tiny", **form: Any) -> list[Any]:
+MOST = Limits().max_lanes
+
+
+def lane(opened: str = "", model: str = "", **form: Any) -> list[Any]:
     values = {**DEFAULTS, **form}
     return [opened, model, *(values[name] for name in ModeForm.FIELDS)]
 
 
 def values(*lanes: list[Any], as_batch: bool = False, blind_race: bool = False, prompts: str = "") -> list[Any]:
-    rest = [*lanes, *[lane()] * (race.MOST - len(lanes))]
-    return [[n < len(lanes) for n in range(race.MOST)], as_batch, blind_race, prompts, *(value for each in rest for value in each)]
+    rest = [*lanes, *[lane()] * (MOST - len(lanes))]
+    return [[n < len(lanes) for n in range(MOST)], as_batch, blind_race, prompts, *(value for each in rest for value in each)]
 
 
 class FakeEngine:
@@ -131,7 +136,7 @@ def test_lanes_come_and_go_but_never_fewer_than_two():
 def test_titles_say_what_the_lanes_are_and_count_those_shown():
     form = values(lane(mode="ar"), lane(), lane(threshold=0.7, revise=True, model="big"), lane("a-run"))
     names = race._names([True, False, True, True], form[4:])
-    assert names == ["Lane 1 · Autoregressive · tiny", "Lane 2 · Block diffusion · threshold 0.7 · revised at 0.3 · block 16 · big", "Lane 3 · saved trace"]
+    assert names == ["Lane 1 · Autoregressive", "Lane 2 · Block diffusion · threshold 0.7 · revised at 0.3 · block 16 · big", "Lane 3 · saved trace"]
     assert race._names([True] * 2, [*lane(mode="ar"), *lane(threshold=None)])[0] == "Lane 1 · Autoregressive"
 
 
@@ -145,7 +150,8 @@ def test_the_race_the_page_opens_on_is_the_one_the_form_starts_with(view: Race):
 
 def test_a_lane_may_run_on_another_checkpoint(view: Race, traces: dict[str, Trace]):
     own, other, wanted = FakeEngine(traces["ar"]), FakeEngine(traces["linear_spec"]), []
-    view.models.engine = lambda name, stop: wanted.append(name) or other
+    view.models.loader = wanted.append
+    view.models.lease = lambda name, stop: nullcontext(other)
     assert [r.mode for r in asked(view.job(GENERAL, values(lane(mode="ar"), lane(mode="ar", model="big")), LIMITS), own)] == ["ar"]
     assert [r.mode for r in other.asked] == ["ar"] and wanted == ["big"]
 
@@ -156,19 +162,19 @@ def test_each_lane_is_told_in_its_own_models_words(traces: dict[str, Trace]):
     saved = replace(traces["ar"], vocabulary={key: f"({key})" for key in traces["ar"].vocabulary})
     request = race.request(GENERAL, {**DEFAULTS, "mode": "linear_spec"})
     record = RunStore().create("me", lanes=2)
-    list(stream(FakeEngine(traces["ar"]), [recorded(saved), elsewhere(request, lambda stop: other)], record))
+    list(stream(FakeEngine(traces["ar"]), [recorded(saved), elsewhere(lambda engine, stop: engine.run(request, stop), lambda stop: nullcontext(other))], record))
     first, second = documents(record)
     assert first["vocabulary"]["50"] == "(50)" and second["vocabulary"]["50"] == "[50]"
     assert [json.loads(m)["tail"]["opened"] for m in record.log if json.loads(m)["type"] == "end"] == [True, False]
 
 
 def test_only_models_that_the_operator_named_are_loaded(tmp_path: Path):
-    models = Models(Loader(ModelChoice("a/b/tiny")), (ModelChoice("x/tiny/"), ModelChoice("y/b/tiny"), ModelChoice(str(tmp_path / "none"))))
+    models = Models((ModelChoice("a/b/tiny"), ModelChoice("x/tiny/"), ModelChoice("y/b/tiny"), ModelChoice(str(tmp_path / "none"))))
     assert models.names[:3] == ["b/tiny", "x/tiny", "b/tiny (3)"]
     with pytest.raises(NemodiffError, match="does not offer"):
-        models.engine("nvidia/other", threading.Event())
+        Race(models).job(GENERAL, values(lane(mode="ar"), lane(mode="ar", model="nvidia/other")), LIMITS)
     with pytest.raises(NemodiffError):
-        models.engine(models.names[3], threading.Event())
+        models.lease(models.names[3], threading.Event()).__enter__()
 
 
 def test_a_saved_trace_takes_a_lane(view: Race, traces: dict[str, Trace], tmp_path: Path):

@@ -15,9 +15,9 @@ from ui.export.palette import Colour, Palette, Theme, palette
 from ui.export.pen import Pen, blank, pen
 from ui.export.plan import Moment, Plan, make_plan
 from ui.export.strip import Strip, Style
-from ui.export.words import apart, duration, ending, mode_name, prompt_of, shorten
+from ui.export.words import apart, duration, ending, prompt_of, shorten
 from ui.lossless import identity
-from ui.naming import model_name
+from ui.naming import model_name, name
 
 MAX_TOKENS = 16_384  # of all lanes together
 MAX_LANES = 4
@@ -100,7 +100,7 @@ class Film:
             where = f" ({devices.pop()})" if len(devices) == 1 else ""
             self._line(draw, left, y + px(46), right - left, f"Measured clock{where}, {self.plan.clock}; each lane’s time counts from its own start")
         else:
-            pen(px(19)).write(draw, left, y, mode_name(trace.request["mode"]), self.colours["ink"], bold=True)
+            pen(px(19)).write(draw, left, y, name(trace.request), self.colours["ink"], bold=True)
             self._line(draw, left, y + px(72), right - left, asked)
             self._line(draw, left, self.height - px(22), right - left - px(120), self._model(trace))
             self._right(draw, right, self.height - px(22), "nemodiff", self.note, self.colours["muted"])
@@ -124,6 +124,15 @@ class Film:
 
     def _figures(self, lane: Lane) -> list[tuple[str, str]]:
         now = lane.so_far()
+        if metrics.remote(now):
+            counted = metrics.tokens(now) if lane.done else None
+            first = metrics.first_token_seconds(now)
+            return [
+                ("tokens", "–" if counted is None else f"{counted}"),
+                ("chunks", f"{metrics.chunks(now)}"),
+                ("first", "–" if first is None else duration(first * 1e9)),
+                ("time", duration(metrics.seconds(now) * 1e9)),
+            ]
         rate, length = metrics.tpf(now), metrics.acceptance_length(now)
         shown = [
             ("tokens", f"{metrics.tokens(now)} / {len(lane.final)}"),
@@ -141,7 +150,7 @@ class Film:
         draw.rectangle((left, strip.bottom, right, bottom), fill=c["surface"])
         draw.rounded_rectangle((left, top, right, bottom), px(8), outline=c["line"])
         inner, end, y = left + self.gap, right - self.gap, top + px(20)
-        x = self.text.write(draw, inner, y, mode_name(lane.trace.request["mode"]), c["ink"], bold=True) + px(10)
+        x = self.text.write(draw, inner, y, name(lane.trace.request), c["ink"], bold=True) + px(10)
         if lane.done:
             place = _PLACES[sorted(self._ends).index(self._ends[number])]
             wide = self.small.width(place) + px(12)
@@ -167,7 +176,8 @@ class Film:
         return [(trace.steps[-1].elapsed_ns if trace.steps else 0, n) for n, trace in enumerate(self.traces)]
 
     def _model(self, trace: Trace) -> str:
-        return f"{shorten(model_name(trace.model), 80)} · {shorten(trace.model['device'], 40)} · {shorten(trace.model['dtype'].replace('torch.', ''), 20)} · {self.plan.clock}"
+        parts = (shorten(model_name(trace.model), 80), shorten(trace.model["device"], 40), shorten(trace.model["dtype"].replace("torch.", ""), 20))
+        return " · ".join([*filter(None, parts), self.plan.clock])
 
     def _row(self, draw: ImageDraw.ImageDraw, x: float, y: float, figures: list[tuple[str, str]], writer: Pen, gap: int) -> None:
         for name, value in figures:

@@ -16,8 +16,9 @@ from nemodiff_core.metrics import summary
 from nemodiff_core.trace import Trace
 
 from ui.export.bundle import bundle
-from ui.export.words import mode_name, prompt_of, shorten
+from ui.export.words import prompt_of, shorten
 from ui.lossless import identity
+from ui.naming import name
 
 PLAYER = Path(__file__).parents[1] / "player"
 MAX_BYTES = 64 * 2**20
@@ -100,7 +101,7 @@ def _tail(traces: Sequence[Trace], lane: int, apart: bool) -> dict[str, Any]:
 
 
 def _title(traces: Sequence[Trace]) -> str:
-    what = "Race" if len(traces) > 1 else mode_name(traces[0].request["mode"])
+    what = "Race" if len(traces) > 1 else name(traces[0].request)
     return f"{what}: {shorten(prompt_of(traces[0]), 60)} · nemodiff"
 
 

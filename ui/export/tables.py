@@ -8,18 +8,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from nemodiff_core import metrics
-from nemodiff_core.trace import EMITTED, KINDS, PHASES, Canvas, Step, Trace
+from nemodiff_core.trace import EMITTED, KINDS, PHASES, REMOTE, Canvas, Step, Trace
 
 # What a spreadsheet takes for the beginning of a formula, full-width forms and what it skips before one included.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_FORWARDS = tuple(phase for phase in PHASES if phase != "chunk")
 _SUMMARY = (
     "tokens", "nfe", "forwards", "tpf", "acceptance_length", "seconds", "tokens_per_second", "prefill_seconds",
-    "decode_seconds", "blocks",
+    "decode_seconds", "blocks", "chunks", "first_token_seconds",
 )  # fmt: skip
 
 
 def steps_csv(traces: Sequence[Trace]) -> str:
-    """A row per model forward: when, where, what kind of events and how many."""
+    """A row per model forward, or per chunk of a server's answer: when, where, what kind of events and how many."""
     head = ["lane", "mode", "step", "phase", "block", "span_start", "span_end", "elapsed_ms", "took_ms", *KINDS]
     return _table(head, (row for lane, trace in enumerate(traces) for row in _steps(lane, trace)))
 
@@ -47,7 +48,7 @@ def metrics_csv(traces: Sequence[Trace]) -> str:
     knobs = sorted({key for trace in traces for key in trace.request} - {"prompt", "mode"})
     head = [
         "lane", "mode", "trace", "created", "model", "revision", "parameters", "dtype", "device", "stop_reason", *_SUMMARY,
-        *(f"{phase}_phase_seconds" for phase in PHASES), "prompt_tokens", "prompt", *(f"request.{knob}" for knob in knobs),
+        *(f"{phase}_phase_seconds" for phase in _FORWARDS), "prompt_tokens", "prompt", *(f"request.{knob}" for knob in knobs),
     ]  # fmt: skip
     return _table(head, (_metrics(lane, trace, knobs) for lane, trace in enumerate(traces)))
 
@@ -109,10 +110,12 @@ def _cycles(lane: int, trace: Trace) -> Iterator[list[Any]]:
 
 def _metrics(lane: int, trace: Trace, knobs: Sequence[str]) -> list[Any]:
     figures, model = metrics.summary(trace), trace.model
+    told = trace.environment[REMOTE] if metrics.remote(trace) else None
     return [
         lane, trace.request["mode"], trace.id, trace.created, model["id"], model.get("revision"), model.get("parameters"),
         model["dtype"], model["device"], trace.stop_reason, *(figures[name] for name in _SUMMARY),
-        *(figures["time_by_phase"].get(phase, 0.0) for phase in PHASES), len(trace.prompt.ids), trace.request.get("prompt"),
+        *(None if told else figures["time_by_phase"].get(phase, 0.0) for phase in _FORWARDS),
+        told["prompt_tokens"] if told else len(trace.prompt.ids), trace.request.get("prompt"),
         *(trace.request.get(knob) for knob in knobs),
     ]  # fmt: skip
 

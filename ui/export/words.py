@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from nemodiff_core.trace import Trace
 
-from ui.naming import MODES, model_name, parts
+from ui.naming import model_name, parts
 
 ENDINGS = {
     "eos": "finished: end token",
@@ -23,11 +23,6 @@ _HIDDEN = re.compile(
     "\U000e0000-\U000e0fff\ue000-\uf8ff\ud800-\udfff\U000f0000-\U000ffffd\U00100000-\U0010fffd]"
 )
 _SPECIAL = re.compile(r"<[|/]?[\w-]+[|/]?>", re.A)
-
-
-def mode_name(mode: str) -> str:
-    """The mode in words."""
-    return MODES.get(mode, mode)
 
 
 def apart(trace: Trace, traces: Sequence[Trace]) -> str:

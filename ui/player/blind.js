@@ -69,7 +69,7 @@ export class BlindView {
       this.grid.append(answer.element);
     }
     setAttr(this.grid, 'data-lanes', total);
-    const whole = lanes.filter((lane) => lane?.tail && lane.tail.stop_reason !== 'cancelled').length === total;
+    const whole = lanes.filter((lane) => lane?.tail && lane.tail.stop_reason !== 'cancelled' && lane.tail.stop_reason !== 'error').length === total;
     this.open = complete && whole;
     // All at once: an answer that comes early would tell that its lane is fast.
     this.answers.forEach((answer, index) => setText(answer.text, this.open ? proseText(lanes[index].text(lanes[index].output(lanes[index].last))) : '…'));

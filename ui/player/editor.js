@@ -194,7 +194,8 @@ class Editor {
   async tokens(text) {
     let answer = null;
     try {
-      answer = await this.desk({ ask: 'count', text });
+      const { model } = document.querySelector('#nd-status [data-model]')?.dataset ?? {};
+      answer = await this.desk({ ask: 'count', text, model });
     } catch {
       answer = null;
     }

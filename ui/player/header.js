@@ -2,7 +2,7 @@
 
 import { el, setAttr, setText } from './dom.js';
 import { proseText } from './pieces.js';
-import { count, ending, modeName, number, plural, seconds } from './words.js';
+import { count, ending, number, plural, requestName, seconds } from './words.js';
 
 /** A row of named figures that is built once and then only rewritten. */
 export class Figures {
@@ -29,12 +29,15 @@ export class Figures {
 export const FIGURES = [
   ['tokens', 'tokens', 'Tokens of the answer at this step'],
   ['forwards', 'forwards', 'Model forwards run at this step, prefill included'],
+  ['chunks', 'chunks', 'Parts in which the answer came from the server at this step; its forwards are not known'],
   ['nfe', 'NFE', 'Forwards of the whole run as the reference counts them'],
   ['tpf', 'TPF', 'Tokens per forward: tokens of the answer divided by NFE'],
   ['acceptance', 'acceptance', 'Mean acceptance length: tokens per verification, the bonus included'],
   ['rate', 'tokens/s', 'Tokens per second, prefill included'],
-  ['seconds', 'time', 'From the start of the run to its last forward'],
+  ['first', 'first token', 'From the start of the run to the first token of its text, or to the first chunk of a server’s answer'],
+  ['seconds', 'time', 'From the start of the run to its last forward, or to the last chunk of a server’s answer'],
 ];
+const OF_FORWARDS = ['forwards', 'nfe', 'tpf', 'acceptance'];
 
 /** Figures that only a finished run has; computed in Python, shown here. */
 export function showMetrics(figures, metrics) {
@@ -42,6 +45,14 @@ export function showMetrics(figures, metrics) {
   figures.set('tpf', number(metrics?.tpf ?? NaN));
   figures.set('acceptance', number(metrics?.acceptance_length ?? NaN));
   figures.set('rate', number(metrics?.tokens_per_second ?? NaN, 0));
+  figures.set('first', seconds(metrics?.first_token_seconds ?? NaN));
+}
+
+/** Which figures a lane has: a server's answer has none of its forwards. `first`: whether the first token is of interest. */
+export function fitFigures(figures, lane, first) {
+  for (const key of OF_FORWARDS) figures.show(key, !lane.remote);
+  figures.show('chunks', lane.remote);
+  figures.show('first', first);
 }
 
 export class Header {
@@ -63,7 +74,7 @@ export class Header {
   update({ lane, race, title, models = [], state, kind, fault, reached, tokens, back = null }) {
     this.back.hidden = back === null;
     this.back.onclick = back;
-    setText(this.mode, race ? title : lane ? modeName(lane.mode) : 'No run yet');
+    setText(this.mode, race ? title : lane ? requestName(lane.request) : 'No run yet');
     setText(this.model, lane && new Set(models).size < 2 ? describe(lane.head.model) : '');
     setText(this.state, state);
     setAttr(this.state, 'data-kind', kind);
@@ -77,8 +88,11 @@ export class Header {
     const { metrics } = lane;
     // Cells behind the end token are filled before they are dropped: they never count as text.
     const of = (now, all) => (lane.ended ? `${count(Math.min(now, all))} / ${count(all)}` : count(now));
-    this.figures.set('tokens', of(tokens, lane.tail?.output?.ids?.length ?? tokens));
+    const all = lane.tail?.output?.ids?.length ?? tokens;
+    this.figures.set('tokens', lane.remote ? count(tokens >= all && lane.ended ? (metrics?.tokens ?? NaN) : lane.counted(tokens)) : of(tokens, all));
     this.figures.set('forwards', of(reached + 1, lane.steps.length));
+    this.figures.set('chunks', of(reached + 1, lane.steps.length));
+    fitFigures(this.figures, lane, lane.remote);
     this.figures.set('seconds', metrics ? seconds(metrics.seconds) : seconds(lane.timeAt(lane.last) / 1e9));
     showMetrics(this.figures, metrics);
     this.figures.show('acceptance', lane.mode === 'linear_spec' || lane.mode === 'quadratic_spec');
@@ -91,7 +105,7 @@ export class Header {
     const text = proseText(typeof lane.request.prompt === 'string' ? lane.request.prompt : (prompt?.pieces ?? []).join(''));
     setText(this.preview, text);
     setText(this.prompt, text);
-    setText(this.promptSize, plural(prompt?.ids?.length ?? 0, 'token'));
+    setText(this.promptSize, lane.remote ? '' : plural(prompt?.ids?.length ?? 0, 'token'));
     this.details.open = false;
   }
 }

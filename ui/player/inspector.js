@@ -52,7 +52,7 @@ export class Inspector {
     const entropy = seen?.entropy ?? cell?.entropy;
     const values = [
       position,
-      cell?.token ?? '–',
+      lane.remote ? '–' : (cell?.token ?? '–'), // a server does not tell its ids
       number(cell?.confidence, 3),
       Number.isFinite(entropy) ? `${number(entropy, 2)} nats` : '–',
     ];
@@ -74,6 +74,7 @@ export class Inspector {
   }
 
   absence(lane) {
+    if (lane.remote) return 'A server wrote this: what else it considered is not known.';
     if (lane.request.candidates > 0) return 'No forward has looked at this cell yet.';
     return 'No candidates were recorded in this run. Set “Candidates recorded per cell” above 0 and run again.';
   }

@@ -38,6 +38,21 @@ export class Lane {
     return this.tail?.metrics ?? null;
   }
 
+  /** A server wrote the answer: its steps are chunks of a stream, and its forwards are not known. */
+  get remote() {
+    return this.mode === 'remote';
+  }
+
+  /** What is told of such a run once it has ended, null before and of other runs. */
+  get told() {
+    return (this.remote && this.tail?.environment?.remote) || null;
+  }
+
+  /** How many tokens stand in `cells` cells, or NaN where a cell need not be one token. */
+  counted(cells) {
+    return !this.remote || this.told?.cells === 'tokens' ? cells : NaN;
+  }
+
   push(steps) {
     for (const step of steps) {
       this.revisions.push(step, this.steps.length);

@@ -13,8 +13,9 @@ const SMALL_SCREEN = 480;
  */
 export function visibleSpan(lane, step, previous) {
   const size = Math.max(1, lane.request.block_length ?? AR_PAGE);
-  if (lane.mode === 'ar') {
-    const position = step?.events?.[0]?.position ?? lane.start;
+  if (lane.mode === 'ar' || lane.mode === 'remote') {
+    // Many tokens may come in one chunk: the last of them are in view.
+    const position = step?.events?.at(-1)?.position ?? lane.start;
     const page = Math.max(0, Math.floor((position - lane.start) / AR_PAGE));
     const start = lane.start + page * AR_PAGE;
     if (previous && previous.start === start) return previous;

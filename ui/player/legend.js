@@ -5,6 +5,7 @@ import { el } from './dom.js';
 
 const MARKS = {
   ar: ['committed'],
+  remote: ['committed'],
   diffusion: ['masked', 'seed', 'committed', 'rejected'],
   linear_spec: ['masked', 'seed', 'draft', 'accepted', 'rejected', 'bonus'],
   quadratic_spec: ['masked', 'seed', 'draft', 'accepted', 'rejected', 'bonus'],

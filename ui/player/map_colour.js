@@ -29,7 +29,7 @@ export const SCALES = [
   {
     id: 'order',
     title: 'Order',
-    word: (data) => (data.blockwise ? 'forward of its block' : 'forward'),
+    word: (data) => (data.lane.remote ? 'chunk' : data.blockwise ? 'forward of its block' : 'forward'),
     ramp: 'o',
     said: 'from the first to the last',
     fits: () => true,
@@ -66,7 +66,7 @@ export const SCALES = [
 export const scaleOf = (id) => SCALES.find((scale) => scale.id === id) ?? SCALES[0];
 
 const NAMED = ['surface', 'sunken', 'line', 'edge', 'ink', 'muted', 'accent', 'good', 'bad', 'bonus', 'hatch', 'fresh'];
-const PHASES = ['prefill', 'ar', 'denoise', 'draft', 'verify', 'commit', 'revise'];
+const PHASES = ['prefill', 'ar', 'denoise', 'draft', 'verify', 'commit', 'revise', 'chunk'];
 const RAMPS = ['c', 't', 'o', 'u'].flatMap((ramp) => [0, 1, 2, 3, 4, 5, 6, 7].map((n) => `${ramp}${n}`));
 
 /** The theme's colours as a canvas understands them: it cannot read custom properties itself. */

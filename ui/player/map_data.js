@@ -8,7 +8,7 @@ export const STATUS = ['empty', 'masked', 'seed', 'committed', 'draft', 'accepte
 export const [EMPTY, MASKED, SEED, COMMITTED, DRAFT, ACCEPTED, REJECTED, BONUS, PINNED] = STATUS.keys();
 const CODE = new Map(STATUS.map((status, code) => [status, code]));
 const OPENING = new Set(['denoise', 'draft', 'revise']);
-const RUNNING = new Set(['ar', 'linear_spec', 'quadratic_spec']); // write from left to right, so order counts the run's forwards
+const RUNNING = new Set(['ar', 'linear_spec', 'quadratic_spec', 'remote']); // write from left to right, so order counts the run's forwards or chunks
 const WORKING = new Set(['denoise', 'draft', 'verify', 'revise', 'commit']);
 
 /** What a change is besides its status. */

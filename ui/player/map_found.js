@@ -24,7 +24,7 @@ export class Found {
     setText(this.verdict, wrong.length ? plural(wrong.length, 'wrong commit') : looked ? 'no wrong commits' : '');
     this.verdict.hidden = !looked;
     this.next.hidden = !wrong.length;
-    this.ask.hidden = looked || !this.context.canSend || !frame.lane.ended;
+    this.ask.hidden = looked || !this.context.canSend || !frame.lane.ended || frame.lane.remote;
     this.ask.disabled = this.waiting;
     setText(this.ask, this.waiting ? 'Looking for wrong commits…' : 'Look for wrong commits');
     this.element.hidden = this.verdict.hidden && this.ask.hidden;

@@ -118,4 +118,4 @@ function nameOf(content, index, forward, lane) {
   return content === null ? 'a cell that the trace does not show' : `“${cellText(lane.piece(content))}”`;
 }
 
-export const PATTERN = { id: 'pattern', title: 'Attention & KV cache', fits: () => true, make: (context) => new Pattern(context) };
+export const PATTERN = { id: 'pattern', title: 'Attention & KV cache', fits: (lane) => !lane.remote, make: (context) => new Pattern(context) };

@@ -2,15 +2,15 @@
 
 import { el, setAttr, setText } from './dom.js';
 import { isEmitted } from './fold.js';
-import { FIGURES, Figures, showMetrics } from './header.js';
+import { FIGURES, Figures, fitFigures, showMetrics } from './header.js';
 import { Heard } from './heard.js';
 import { Legend } from './legend.js';
 import { cellText, proseText } from './pieces.js';
 import { Prose } from './prose.js';
 import { TimeShares } from './shares.js';
-import { count, duration, ending, laneName, laneParts, modeName, number, plural, seconds } from './words.js';
+import { count, duration, ending, laneName, laneParts, modeName, modelName, number, plural, seconds } from './words.js';
 
-const ORDER = ['tokens', 'forwards', 'seconds', 'nfe', 'tpf', 'acceptance', 'rate'];
+const ORDER = ['tokens', 'forwards', 'chunks', 'first', 'seconds', 'nfe', 'tpf', 'acceptance', 'rate'];
 const PLACES = ['1st', '2nd', '3rd', '4th'];
 export const LETTERS = ['A', 'B', 'C', 'D'];
 
@@ -33,13 +33,15 @@ class LaneCard {
     this.gap = el('p', 'ndp-gap');
     this.jump = el('button', 'ndp-chip ndp-jump', { type: 'button', text: 'jump to it', title: 'Show the step at which the two part' });
     this.kin = el('p', 'ndp-kin');
+    this.problem = el('p', 'ndp-fault', { role: 'alert', hidden: true });
+    this.told = el('p', 'ndp-told', { hidden: true });
     this.judged = el('div', 'ndp-judged', { hidden: true }, this.badge, this.jump, this.gap);
     this.element = el(
       'section', 'ndp-lane', {},
       el('div', 'ndp-lane-head', {}, this.mode, this.place),
       el('div', 'ndp-lane-sub', {}, this.about, this.state, this.zoom),
       el('div', 'ndp-lane-track', { 'aria-hidden': 'true' }, this.fill),
-      this.prose.element, this.heard.element, this.kin, this.judged, this.figures.element, this.shares.element,
+      this.prose.element, this.heard.element, this.problem, this.kin, this.judged, this.figures.element, this.told, this.shares.element,
     );
   }
 
@@ -65,10 +67,14 @@ class LaneCard {
     this.prose.compare(parent ?? null);
     setText(this.kin, parent?.tail && lane.tail ? kinship(lane.tail.output.ids, parent.tail.output.ids) : '');
     if (still) this.heard.update({ lane, cells, length: tokens });
-    this.figures.set('tokens', count(tokens));
+    this.figures.set('tokens', count(lane.remote && done ? (lane.metrics?.tokens ?? NaN) : lane.counted(tokens)));
     this.figures.set('forwards', count(step + 1));
+    this.figures.set('chunks', count(step + 1));
+    fitFigures(this.figures, lane, all.some((other) => other?.remote));
+    this.tell(lane, done);
     this.figures.set('seconds', done && lane.metrics ? seconds(lane.metrics.seconds) : duration(lane.timeAt(step)));
     showMetrics(this.figures, done ? lane.metrics : null);
+    this.shares.element.hidden = lane.remote;
     this.shares.update(done ? lane.metrics?.time_by_phase : null);
     this.judge(lane, all);
   }
@@ -79,9 +85,20 @@ class LaneCard {
     if (this.described === lane && this.beside === first) return;
     this.described = lane;
     this.beside = first;
-    const same = lane.head.prompt?.ids?.join() === first.head.prompt?.ids?.join();
+    // Servers do not say which tokens they read.
+    const same = lane.remote || first.remote ? lane.request.prompt === first.request.prompt : lane.head.prompt?.ids?.join() === first.head.prompt?.ids?.join();
     const other = same ? [] : [`another prompt: “${proseText(String(lane.request.prompt ?? '')).slice(0, 60)}”`];
-    setText(this.about, [...laneParts(lane.request), ...other].join(' · '));
+    const seen = lane.remote ? [modelName(lane.head.model), 'as the client saw it'] : [];
+    setText(this.about, [...seen, ...laneParts(lane.request), ...other].join(' · '));
+  }
+
+  /** What a server's answer says of itself at its end: what went wrong, and what its statistics file counted. */
+  tell(lane, done) {
+    const told = done ? lane.told : null;
+    setText(this.problem, told?.problem ?? '');
+    this.problem.hidden = !told?.problem;
+    this.told.hidden = !told?.blocks?.length;
+    if (!this.told.hidden) setText(this.told, statistics(told.blocks));
   }
 
   judge(lane, all) {
@@ -100,6 +117,12 @@ class LaneCard {
     this.jump.onclick = () => this.act.jump(this.index, settledAt(lane, lane.start + at), lane.start + at);
     setText(this.gap, parting({ lane, reference, name, at, gap }));
   }
+}
+
+/** What the server's own file counted while the lane ran. */
+function statistics(blocks) {
+  const sum = (name) => blocks.reduce((total, block) => total + (block[name] ?? 0), 0);
+  return `While this lane ran, the server’s statistics file counted ${plural(blocks.length, 'block')}: ${plural(sum('tokens'), 'token')} in ${plural(sum('forward_passes'), 'forward')} as it counts them, other requests included.`;
 }
 
 /** In how much a child's text differs from its parent's: the slots that are marked. */

@@ -35,7 +35,7 @@ export class RefineView {
     const span = lane.spanAt(step);
     const frame = { lane, cells, step, span };
     const from = span.start - lane.start + 1;
-    setText(this.title, lane.mode === 'ar' ? 'Tokens' : `Block ${span.number + 1}`);
+    setText(this.title, lane.remote ? 'As it came' : lane.mode === 'ar' ? 'Tokens' : `Block ${span.number + 1}`);
     const to = from + span.end - span.start - 1;
     setText(this.place, to > from ? `answer ${from}–${to}` : `answer ${from}`);
     this.legend.update(lane.mode, lane.revisions.made.size > 0);

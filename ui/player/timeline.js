@@ -3,7 +3,7 @@
 
 import { el } from './dom.js';
 
-const PHASES = ['prefill', 'ar', 'denoise', 'draft', 'verify', 'commit', 'revise'];
+const PHASES = ['prefill', 'ar', 'denoise', 'draft', 'verify', 'commit', 'revise', 'chunk'];
 const SETTLING = new Set(['seed', 'commit', 'draft', 'accept', 'bonus', 'pin']);
 const ROW = 24; // px for the only lane
 const SLIM_ROW = 17; // px per lane when there are several

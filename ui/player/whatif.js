@@ -141,4 +141,4 @@ class WhatIf {
   }
 }
 
-export const WHATIF = { id: 'whatif', title: 'What if', fits: (lane, context) => context.canSend, make: (context) => new WhatIf(context) };
+export const WHATIF = { id: 'whatif', title: 'What if', fits: (lane, context) => context.canSend && !lane.remote, make: (context) => new WhatIf(context) };

@@ -7,6 +7,7 @@ const MODES = new Map([
   ['quadratic_spec', 'Quadratic self-speculation'],
   ['refine', 'Revision of a draft'],
   ['infill', 'Fill in the middle'],
+  ['remote', 'Remote'],
 ]);
 const ENDINGS = new Map([
   ['eos', 'finished: end token'],
@@ -40,6 +41,9 @@ export const STATUS_NAMES = {
 };
 
 export const modeName = (mode) => MODES.get(mode) ?? String(mode);
+
+/** What a request asks for, in words; of a server's answer, which server it was. */
+export const requestName = ({ mode, remote }) => (mode === 'remote' ? `${modeName(mode)} · ${remote}` : modeName(mode));
 export const ending = (reason) => ENDINGS.get(reason) ?? String(reason ?? '');
 
 /** A number with at most `digits` decimals; a dash where there is none. */
@@ -79,6 +83,7 @@ export function stepSentence(steps, index) {
   if (index < 0 || !total) return total ? `before the first of ${plural(total, 'step')}` : 'waiting for the first step';
   const step = steps[index];
   const took = step.elapsed_ns - (index ? steps[index - 1].elapsed_ns : 0);
+  if (step.phase === 'chunk') return [`chunk ${index + 1} of ${total}`, plural(step.events.length, 'piece'), duration(took)].join(' · ');
   const block = step.phase !== 'prefill' && step.phase !== 'ar' && step.block >= 0 ? [`block ${step.block + 1}`] : [];
   return [`step ${index + 1} of ${total}`, step.phase, ...block, whatHappened(step), duration(took)].join(' · ');
 }
@@ -104,7 +109,7 @@ export function laneParts(request) {
     if (request.adaptive_block) parts.push('adaptive block');
     if (request.adapter === false) parts.push('no adapter');
   }
-  if (mode !== 'ar') parts.push(`block ${request.block_length ?? 16}`);
+  if (mode !== 'ar' && mode !== 'remote') parts.push(`block ${request.block_length ?? 16}`);
   if (request.temperature) parts.push(`temperature ${short(request.temperature)}`, `seed ${request.seed ?? 0}`);
   return parts;
 }
@@ -118,13 +123,13 @@ export function laneName(lane, all) {
   const { parent } = lane.head;
   if (parent?.label && lanes.some((other) => other.head.id === parent.trace)) return `Child · step ${parent.step + 1}: ${parent.label}`;
   if (lanes.some((other) => other.head.parent?.label && other.head.parent.trace === lane.head.id)) return 'Parent';
-  const alike = lanes.filter((other) => other.mode === lane.mode);
+  const alike = lanes.filter((other) => requestName(other.request) === requestName(lane.request));
   const parts = laneParts(lane.request).filter((part) => alike.some((other) => !laneParts(other.request).includes(part)));
-  const several = new Set(lanes.map((other) => other.head.model?.id)).size > 1;
+  const several = !lane.remote && new Set(lanes.filter((other) => !other.remote).map((other) => other.head.model?.id)).size > 1;
   const signature = (other) => JSON.stringify([other.head.model?.id, laneParts(other.request)]);
   const twins = alike.filter((other) => signature(other) === signature(lane));
   const place = twins.length > 1 ? [`no. ${twins.indexOf(lane) + 1}`] : [];
-  return [modeName(lane.mode), ...parts, ...(several ? [modelName(lane.head.model)] : []), ...place].join(' · ');
+  return [requestName(lane.request), ...parts, ...(several ? [modelName(lane.head.model)] : []), ...place].join(' · ');
 }
 
 const NUMBERS = ['No', 'One', 'Two', 'Three', 'Four'];
@@ -133,30 +138,35 @@ const NUMBERS = ['No', 'One', 'Two', 'Three', 'Four'];
 export function raceTitle(lanes, total) {
   const modes = new Set(lanes.map((lane) => lane.mode)).size;
   const models = new Set(lanes.map((lane) => lane.head.model?.id)).size;
-  const what = lanes.length === total && modes === total ? 'modes' : 'lanes';
+  const what = lanes.length === total && modes === total && !lanes.some((lane) => lane.remote) ? 'modes' : 'lanes';
   return `${NUMBERS[total] ?? total} ${what}, ${models > 1 ? `${NUMBERS[models].toLowerCase()} models` : 'one model'}`;
 }
 
 /** One line about one moment of a race. */
 export function raceSentence(lanes, steps, track, index) {
-  const counts = lanes.map((lane, i) => lane && `${steps[i] + 1} by ${laneName(lane, lanes)}`).filter(Boolean);
+  const afar = lanes.some((lane) => lane?.remote);
+  const counted = (lane, n) => (afar ? plural(n, lane.remote ? 'chunk' : 'forward') : n);
+  const counts = lanes.map((lane, i) => lane && `${counted(lane, steps[i] + 1)} by ${laneName(lane, lanes)}`).filter(Boolean);
   const last = track.length - 1;
-  const where = track.byTime ? `${duration(track.time(index))} of ${duration(track.time(last))}` : `${index} of ${plural(last, 'forward')}`;
-  return `${where} · forwards: ${counts.join(', ')}`;
+  const where = track.byTime ? `${duration(track.time(index))} of ${duration(track.time(last))}` : `${index} of ${plural(last, afar ? 'step' : 'forward')}`;
+  return `${where} · ${afar ? '' : 'forwards: '}${counts.join(', ')}`;
 }
 
 /** What clock a race is shown by, and how it was run. */
 export function raceNote(complete, speed, lanes) {
   const saved = lanes.filter((lane) => lane.tail?.opened);
-  const devices = new Set(lanes.filter((lane) => !saved.includes(lane)).map((lane) => lane.head.model?.device));
+  const remote = lanes.filter((lane) => lane.remote);
+  const devices = new Set(lanes.filter((lane) => !saved.includes(lane) && !remote.includes(lane)).map((lane) => lane.head.model?.device));
   const [device] = devices;
   // Lanes that run one after another are open one at a time.
   const together = lanes.some((lane) => lane.tail?.environment?.batch > 1) || lanes.filter((lane) => !lane.tail).length > 1;
   const where = devices.size === 1 && device ? `the same device (${device})` : 'the same device';
   if (!complete && together) return `Running live as one batch: the lanes share every forward on ${where}.`;
-  if (!complete) return `Running live: the lanes run one after another on ${where}, then replay together.`;
-  const clock = speed.rate === null ? 'one forward per tick, not by the clock' : `${speed.label} on the measured clock`;
+  if (!complete) return `Running live: the lanes run one after another${remote.length ? '' : ` on ${where}`}, then replay together.`;
+  const afar = remote.map((lane) => ` ${laneName(lane, lanes)} ran on a server, as the client saw it: chunks of a stream at their arrival, nothing of its forwards.`).join('');
+  const clock = speed.rate === null ? `one forward ${afar ? 'or chunk ' : ''}per tick, not by the clock` : `${speed.label} on the measured clock`;
   const earlier = saved.map((lane) => ` ${laneName(lane, lanes)} is a saved trace with the times of its own run${lane.head.model?.device ? ` (${lane.head.model.device})` : ''}.`);
   if (together) return `Replay: ${clock}. The lanes ran as one batch on ${where}: they share every forward, and every time is the batch’s.`;
+  if (afar) return `Replay: ${clock}. The lanes ran one after another; each lane’s time counts from its own start.${afar}${earlier.join('')}`;
   return `Replay: ${clock}. The lanes ran one after another on ${where}; each lane’s time counts from its own start.${earlier.join('')}`;
 }
