@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -21,6 +22,20 @@ from nemodiff_core.training.vocabulary import EOS, MASK, train_vocabulary
 
 # Models this small gain nothing from a second thread, and wait for it wherever the machine is busy.
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Any:
+    """Tests with event loops of their own run in a thread: once a browser was open, the main thread has Playwright's."""
+    if pyfuncitem.get_closest_marker("own_thread"):
+        test = pyfuncitem.obj
+
+        def in_thread(**given: Any) -> Any:
+            with ThreadPoolExecutor(1) as thread:
+                return thread.submit(test, **given).result()
+
+        pyfuncitem.obj = in_thread
+    return (yield)
 
 
 @pytest.fixture(scope="session")

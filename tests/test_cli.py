@@ -78,14 +78,16 @@ def test_info_says_what_fits_where_before_anything_is_downloaded(nemodiff: Comma
     folder.mkdir()
     asked = []
 
-    def download(hub_id, revision=None, allow_patterns=None):
+    def download(hub_id, revision=None, allow_patterns=None, **how):
+        if how.get("dry_run"):
+            return []
         asked.append(list(allow_patterns))
         (folder / "config.json").write_text(json.dumps(RELEASED["Nemotron-Labs-Diffusion-8B"].to_dict()))
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     status, printed, _ = nemodiff("info", "nvidia/Nemotron-Labs-Diffusion-8B")
-    assert status == 0 and asked == [["config.json"]] and "not downloaded" in printed
+    assert status == 0 and asked == [["config.json", "README.md"]] and "not downloaded" in printed
     rows = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
     assert "31.6 GB" in rows["float32"] and " 40 GB" in rows["float32"]
     assert "15.8 GB" in rows["bfloat16"] and " 24 GB" in rows["bfloat16"]

@@ -217,6 +217,7 @@ def test_a_caller_who_stops_frees_the_device(client: Client, served: Any):
 # -- agents --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.own_thread
 def test_agents_see_the_endpoints_as_tools_and_call_them(served: Any):
     from mcp import ClientSession
     from mcp.client.streamable_http import streamable_http_client

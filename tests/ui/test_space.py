@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from gradio import http_server
+from gradio import http_server, utils
 from gradio.context import LocalContext
 
 from nemodiff_core.engine import Engine
@@ -27,7 +27,7 @@ from ui.runs import RunStore
 def test_a_page_on_a_space_keeps_to_itself(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SYSTEM", "spaces")
     monkeypatch.setenv("SPACE_ID", "me/demo")
-    monkeypatch.setattr(http_server, "get_space", http_server.get_space)  # so that it is put back
+    monkeypatch.setattr(http_server, "get_space", utils.get_space)  # whatever other tests have served
     with gr.Blocks() as page:
         gr.Textbox()
     assert page.get_config_file()["space_id"] == "me/demo" and http_server.get_space() == "me/demo"

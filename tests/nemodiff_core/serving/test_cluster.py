@@ -38,6 +38,7 @@ from nemodiff_core.trace import Trace
 from tests.conftest import random_model
 
 pytestmark = [
+    pytest.mark.own_thread,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra `cluster` is not installed"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
 ]
