@@ -19,7 +19,7 @@ from nemodiff_core.errors import NemodiffError, RequestError  # noqa: E402
 from nemodiff_core.request import Limits  # noqa: E402
 from nemodiff_core.serving.manifest import Features, Preset, this_host  # noqa: E402
 
-from ui import api, blind, files, opening, prelude, space, whatif  # noqa: E402
+from ui import api, blind, files, opening, prelude, sessions, space, whatif  # noqa: E402
 from ui.budget import Budget  # noqa: E402
 from ui.edit import Edit  # noqa: E402
 from ui.jobs import Job  # noqa: E402
@@ -50,8 +50,8 @@ from ui.votes import Votes  # noqa: E402
 OTHER_THREADS = 48
 # Messages that may wait for a browser; one that reads more slowly fetches the rest when it has caught up.
 OUTBOX = 8
-# Gradio holds a copy of every component's settings for each visitor, about 1 MB, and for an hour after they have left.
-SESSIONS = 500
+# Visitors that Gradio remembers; beyond them it forgets who has been away for longest.
+SESSIONS = 5000
 VIEWS: tuple[type, ...] = (Refine, Race, Speculate, Budget, Edit, Learn)
 
 
@@ -255,14 +255,6 @@ def _unread(page: gr.Blocks, visitor: str) -> int:
     return held.qsize() if held is not None else 0
 
 
-def _drop(page: gr.Blocks, visitor: str) -> None:
-    """Take away what Gradio holds for a visitor who has left."""
-    holder = page.state_holder
-    with holder.lock:
-        holder.session_data.pop(visitor, None)
-        holder.time_last_used.pop(visitor, None)
-
-
 def _run_label(view: str) -> Any:
     label = next(kind.run_label for kind in VIEWS if kind.name == view)
     return gr.skip() if label is None else gr.update(value=label)
@@ -321,7 +313,8 @@ def launch(settings: ServeSettings | None = None, *, block: bool = True) -> gr.B
     # Runs wait in the app's own line, which is fair and can say how long: Gradio's queue hands them on at once.
     page.queue(max_size=preset.limits.max_waiting + OTHER_THREADS, default_concurrency_limit=1, api_open=False)
     app.behind = lambda visitor: _unread(page, visitor) >= OUTBOX
-    app.forget = lambda visitor: _drop(page, visitor)
+    sessions.keep_little()
+    app.forget = lambda visitor: sessions.drop(page, visitor)
     in_head = head([kind.name for kind in VIEWS], preset.features.exports)
     space.keep_to_itself(page)
     page.launch(

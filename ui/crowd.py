@@ -183,8 +183,10 @@ def _ask(url: str, visit: Visit, ready: threading.Barrier, done: Callable[[], No
     from gradio_client import Client
 
     try:
-        client = Client(url, verbose=False)
-        ready.wait(_START_S)
+        try:
+            client = Client(url, verbose=False)
+        finally:
+            ready.wait(_START_S)  # nobody waits for one who could not come
         began = time.monotonic()
         for told in client.submit(**_request(visit.prompt, TOKENS), api_name="/decode"):
             if told["text"] and visit.first_s is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,6 +20,7 @@ from nemodiff_core.request import Limits
 _WINDOW_S = 60.0
 _USUAL_S = 5.0  # a run's length as long as none has been seen
 _WEIGHT = 0.2  # of the last run in the average
+_TELL_S = 2.0  # between two things that are said to one who waits
 
 
 class Place:
@@ -28,10 +29,17 @@ class Place:
     def __init__(self, line: Line, visitor: str, arrival: int, date: float) -> None:
         self._line, self.visitor, self.arrival, self.date = line, visitor, arrival, date
         self.began: float | None = None  # seconds of the line's clock
+        self._turn = threading.Event()  # of its own: who waits in a long line is not woken by every change in it
 
     def wait(self, seconds: float) -> bool:
-        """Wait up to `seconds`, or until something in the line has changed; whether the turn has come."""
-        return self._line._wait(self, seconds)
+        """Wait up to `seconds` for the turn; whether it has come."""
+        self._line._look()
+        return self._turn.wait(seconds)
+
+    def begin(self, date: float, now: float) -> None:
+        """For the line: the turn has come."""
+        self.date, self.began = date, now
+        self._turn.set()
 
     @property
     def ahead(self) -> int:
@@ -47,12 +55,12 @@ class Place:
         """Give the turn, or the place, back. Leaving twice does nothing."""
         self._line._leave(self)
 
-    def told(self, give_up: Callable[[], bool]) -> Iterator[str]:
-        """Wait for the turn, or until `give_up` says so; yields what to say to the one who waits, whenever that changes."""
-        last = None
-        while not (give_up() or self.wait(1.0 if last else 0.0)):
-            if (words := self._words()) != last:
-                last = words
+    def told(self, give_up: Callable[[], bool], every_s: float = _TELL_S) -> Iterator[str]:
+        """Wait for the turn, or until `give_up` says so; yields what to say to the one who waits, when that has changed."""
+        last, due = None, 0.0
+        while not (give_up() or self.wait(min(every_s, 0.5) if last else 0.0)):
+            if (now := time.monotonic()) >= due and (words := self._words()) != last:
+                last, due = words, now + every_s
                 yield words
 
     def _words(self) -> str:
@@ -66,7 +74,7 @@ class Line:
 
     def __init__(self, limits: Limits, capacity: Callable[[], int] = lambda: 1, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits, self._capacity, self._clock = limits, capacity, clock
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
         self._waiting: list[Place] = []
         self._running: list[Place] = []
         self._used: dict[str, float] = {}  # date at which a visitor's last run ended, as long as it matters
@@ -77,7 +85,7 @@ class Line:
 
     def check(self, visitor: str) -> None:
         """Refuse a run that could not join now. Raises RequestError."""
-        with self._changed:
+        with self._lock:
             self._check(visitor)
 
     def join(self, visitor: str, counted: bool = True) -> Place:
@@ -85,7 +93,7 @@ class Line:
 
         Parts of a longer work, such as the runs of a sweep, are not `counted` against the limits of single runs.
         """
-        with self._changed:
+        with self._lock:
             if counted:
                 self._check(visitor)
                 self._joined.setdefault(visitor, deque()).append(self._clock())
@@ -139,16 +147,21 @@ class Line:
 
     def _serve(self) -> None:
         while self._waiting and len(self._running) < max(1, self._capacity()):
-            place = min(self._waiting, key=self._order)
-            self._now = max(self._now, self._order(place)[0])
-            place.date, place.began = self._order(place)[0], self._clock()
+            ((date, _), place) = min(self._orders(), key=lambda found: found[0])
+            self._now = max(self._now, date)
             self._waiting.remove(place)
             self._running.append(place)
-        self._changed.notify_all()
+            place.begin(date, self._clock())
 
-    def _order(self, place: Place) -> tuple[float, int]:
-        before = sum(p.visitor == place.visitor and p.arrival < place.arrival for p in (*self._waiting, *self._running))
-        return max(place.date, self._used.get(place.visitor, 0.0)) + before * self._length, place.arrival
+    def _orders(self) -> list[tuple[tuple[float, int], Place]]:
+        """Everybody who waits, with what they are ordered by: the date of their run, then who came first."""
+        before = Counter(place.visitor for place in self._running)
+        found = []
+        for place in self._waiting:  # a visitor's own in the order in which they came
+            date = max(place.date, self._used.get(place.visitor, 0.0)) + before[place.visitor] * self._length
+            found.append(((date, place.arrival), place))
+            before[place.visitor] += 1
+        return found
 
     @property
     def _length(self) -> float:
@@ -156,28 +169,23 @@ class Line:
 
     # -- what places ask ------------------------------------------------------------------------------
 
-    def _wait(self, place: Place, seconds: float) -> bool:
-        with self._changed:
-            self._serve_if_grown()
-            if place.began is None:
-                self._changed.wait(seconds)
-            return place.began is not None
-
-    def _serve_if_grown(self) -> None:
+    def _look(self) -> None:
         """A device that takes more runs than before, such as a cluster with one more replica, tells nobody."""
-        if self._waiting and len(self._running) < self._capacity():
-            self._serve()
+        with self._lock:
+            if self._waiting and len(self._running) < self._capacity():
+                self._serve()
 
     def _ahead(self, place: Place) -> int:
-        with self._changed:
+        with self._lock:
             if place.began is not None:
                 return 0
-            mine = self._order(place)
-            return len(self._running) + sum(self._order(other) < mine for other in self._waiting)
+            orders = self._orders()
+            mine = next((order for order, other in orders if other is place), None)
+            return 0 if mine is None else len(self._running) + sum(order < mine for order, _ in orders)
 
     def _expected(self, place: Place) -> float:
         ahead = self._ahead(place)
-        with self._changed:
+        with self._lock:
             return self._time(ahead - len(self._running)) if ahead else 0.0
 
     def _time(self, before: int) -> float:
@@ -187,7 +195,7 @@ class Line:
         return (sum(left) + before * self._length) / capacity
 
     def _leave(self, place: Place) -> None:
-        with self._changed:
+        with self._lock:
             if place in self._running:
                 self._running.remove(place)
                 seconds = max(0.0, self._clock() - place.began)

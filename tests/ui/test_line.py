@@ -105,7 +105,7 @@ def test_the_expected_wait_follows_the_runs_there_were():
 def test_what_is_said_changes_with_the_place_and_ends_with_the_turn():
     device = line()
     first, second, third = (device.join(name) for name in "abc")
-    told = third.told(lambda: False)
+    told = third.told(lambda: False, every_s=0.01)
     assert next(told).startswith("2 runs are ahead")
     second.leave()
     assert next(told).startswith("1 run is ahead")
