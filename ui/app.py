@@ -99,18 +99,22 @@ class App:
 
     def status(self, model: str = "") -> str:
         """The status line of a visitor who has chosen this model."""
+        return self._status(model)[0]
+
+    def _status(self, model: str) -> tuple[str, str]:
+        """The status line, and the model's state that it tells of."""
         try:
             loader = self.models.loader(model)
             state, words = loader.state, loader.status()
         except NemodiffError as error:  # one that a visitor named, and that is forgotten by now
             state, words = "failed", str(error)
         kind = {"loading": "nd-loading", "failed": "nd-failed"}.get(state, "nd-ready")
-        return f'<p class="{kind}" role="status" data-model="{html.escape(model)}">{html.escape(words)}</p>'
+        return f'<p class="{kind}" role="status" data-model="{html.escape(model)}">{html.escape(words)}</p>', state
 
     def poll(self, model: str = "") -> list[Any]:
         """Refresh the status line until loading has ended."""
-        status = self.status(model)
-        return [status, gr.Timer(active='class="nd-loading"' in status)]
+        status, state = self._status(model)
+        return [status, gr.Timer(active=state == "loading")]
 
     # -- a run --------------------------------------------------------------------------------------
 
@@ -168,12 +172,11 @@ class App:
         """
         if record.job is None:
             raise RequestError("This run has been started already; start another one.")
-        place, asked = None, time.monotonic()
+        asked = time.monotonic()
         try:
             if self.models.ready(record.model) is None:
                 yield None, "The model is still loading; the run starts by itself when it is ready."
-            with self.models.lease(record.model, record.stop) as engine:
-                place = self.line.join(record.owner or "")
+            with self.models.lease(record.model, record.stop) as engine, self.line.join(record.owner or "") as place:
                 for words in place.told(record.stop.is_set):
                     yield None, words
                 if record.stop.is_set():
@@ -189,22 +192,16 @@ class App:
             record.stop.set()
             record.ended = True
             record.job = None
-            if place is not None:
-                place.leave()
 
     def explain(self, request: gr.Request, event: gr.EventData) -> Iterator[tuple[Any, Any]]:
         """Look for wrong commits in the run that the player shows: (message for the player, notice)."""
-        place = None
         try:
-            place = self.line.join(request.session_hash)
-            for words in place.told(lambda: False):
-                yield gr.skip(), notice(words, calm=True)
-            yield from whatif.explain(self.store, self.models, event._data)
+            with self.line.join(request.session_hash) as place:
+                for words in place.told(lambda: False):
+                    yield gr.skip(), notice(words, calm=True)
+                yield from whatif.explain(self.store, self.models, event._data)
         except NemodiffError as error:
             yield gr.skip(), notice(str(error))
-        finally:
-            if place is not None:
-                place.leave()
 
     def finish(self, run_id: str) -> list[Any]:
         """The buttons once a run is over, however it ended, be it that the queue refused it."""

@@ -22,8 +22,10 @@ import psutil
 from nemodiff_core.analysis.tasks import FAMILIES, examples_for
 from nemodiff_core.bench.report import Listen, Spread, Table, unheard
 from nemodiff_core.errors import NemodiffError
+from nemodiff_core.request import parse_request
 
 from ui.bench import free_port
+from ui.opening import decode
 
 SEED = 5
 TOKENS = 64  # the longest answer of a visitor in a crowd
@@ -113,9 +115,6 @@ def _ready(url: str) -> bool:
 
 def visits(engine: Any, count: int) -> list[Visit]:
     """As many different prompts, with the texts that this engine writes to them alone."""
-    from ui.opening import decode  # torch comes with it
-    from nemodiff_core.request import parse_request
-
     each = -(-count // len(FAMILIES))
     found: dict[str, Visit] = {}
     while len(found) < count:

@@ -24,12 +24,18 @@ _TELL_S = 2.0  # between two things that are said to one who waits
 
 
 class Place:
-    """One run's place. `wait` until it has its turn, and `leave` in any case."""
+    """One run's place, to be left in any case: use it in a `with`, and `wait` there until it has its turn."""
 
     def __init__(self, line: Line, visitor: str, arrival: int, date: float) -> None:
         self._line, self.visitor, self.arrival, self.date = line, visitor, arrival, date
         self.began: float | None = None  # seconds of the line's clock
         self._turn = threading.Event()  # of its own: who waits in a long line is not woken by every change in it
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.leave()
 
     def wait(self, seconds: float) -> bool:
         """Wait up to `seconds` for the turn; whether it has come."""
@@ -106,14 +112,11 @@ class Line:
     @contextmanager
     def turn(self, visitor: str, give_up: Callable[[], bool] = lambda: False, counted: bool = True) -> Iterator[None]:
         """A turn for work that has no page to tell of its waiting. Raises RequestError, also when `give_up` says so."""
-        place = self.join(visitor, counted)
-        try:
+        with self.join(visitor, counted) as place:
             while not place.wait(0.2):
                 if give_up():
                     raise RequestError("It was stopped before its turn came; start it again.")
             yield
-        finally:
-            place.leave()
 
     @property
     def waiting(self) -> int:

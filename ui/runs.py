@@ -84,24 +84,24 @@ class RunStore:
 
     def stop(self, owner: str) -> int:
         """Ask every unfinished run of one visitor to stop; how many were asked."""
-        with self._lock:
-            mine = [r for r in self._runs.values() if r.owner == owner and not r.ended]
-        for record in mine:
-            record.stop.set()
-        return len(mine)
+        return self._stop(lambda record: record.owner == owner)
 
     def stop_all(self) -> None:
         """Ask every unfinished run of everybody to stop."""
-        with self._lock:
-            unfinished = [r for r in self._runs.values() if not r.ended]
-        for record in unfinished:
-            record.stop.set()
+        self._stop(lambda record: True)
 
     def forget(self, owner: str) -> None:
         """A visitor has left: stop and drop everything of theirs."""
         self.stop(owner)
         with self._lock:
             self._runs = {key: r for key, r in self._runs.items() if r.owner != owner}
+
+    def _stop(self, chosen: Callable[[RunRecord], bool]) -> int:
+        with self._lock:
+            unfinished = [record for record in self._runs.values() if not record.ended and chosen(record)]
+        for record in unfinished:
+            record.stop.set()
+        return len(unfinished)
 
     def _prune(self, owner: str | None) -> None:
         kept = [r for r in self._runs.values() if r.owner is not None]  # the recorded ones stay

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nemodiff_core.admission import admit, admit_batch
 from nemodiff_core.analysis.devices import Device
-from nemodiff_core.engine import Recording
+from nemodiff_core.engine import BatchRun, Recording
 from nemodiff_core.errors import NemodiffError, TraceError
 from nemodiff_core.fork import Intervention, Plan, plan
 from nemodiff_core.request import DecodeRequest, Limits
@@ -150,27 +150,12 @@ class Row(Recording):
         self.stop_reason = packet["stop_reason"]
 
 
-class DistantBatch:
-    """See `BatchRun`: iterate it once for (row, Step); `rows` hold the records and their traces."""
+class DistantBatch(BatchRun):
+    """See `BatchRun`. Where another thread waits for a packet, closing ends the run when that has come."""
 
     def __init__(self, rows: Sequence[Row], work: dict[str, Any], stop: threading.Event | None) -> None:
-        self.rows = rows
-        self.engine: Distant = rows[0].engine
-        self.stop = stop or threading.Event()
+        super().__init__(rows, stop or threading.Event())
         self._work = work
-        self._closed = False
-        self._steps = self._run()
-
-    def __iter__(self) -> Iterator[tuple[int, Step]]:
-        return self._steps
-
-    def close(self) -> None:
-        """End the run now; where another thread waits for a packet, it ends when that has come."""
-        self._closed = True
-        try:
-            self._steps.close()
-        except ValueError:  # "generator already executing"
-            pass
 
     def _run(self) -> Iterator[tuple[int, Step]]:
         rows, live = self.rows, set(range(len(self.rows)))

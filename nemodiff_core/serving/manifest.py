@@ -7,7 +7,6 @@ against the preset's limits again.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,13 +15,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nemodiff_core.errors import ConfigError
+from nemodiff_core.hub import is_id
 from nemodiff_core.request import Limits
 
 FILE = "spaces.yml"
 LOCAL = "local"  # the preset of `make run`
 SPACE = "cpu-basic"  # the preset of a Space that says nothing else
 ZERO = "zero-gpu"
-_HUB_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 _NAME = r"[a-z0-9][a-z0-9-]*"
 _COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
 
@@ -145,7 +144,7 @@ class Manifest(_Data):
             card["suggested_hardware"] = preset.hardware
         first = preset.models[0].source
         # Fetched while the Space is built, so that its start does not wait for gigabytes.
-        if re.fullmatch(_HUB_ID, first):
+        if is_id(first):
             card["preload_from_hub"] = [first]
         return card
 

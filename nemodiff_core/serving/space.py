@@ -15,6 +15,7 @@ import yaml
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from nemodiff_core.errors import ConfigError, NemodiffError
+from nemodiff_core.hub import is_id
 from nemodiff_core.serving import manifest, pins
 from nemodiff_core.serving.manifest import Manifest, Preset
 from nemodiff_core.sources import one_line
@@ -27,7 +28,6 @@ SHIPPED = (
     "kernels", "nemodiff_cli", "nemodiff_core", "ui",
 )  # fmt: skip
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
-_SPACE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Space:
     manifest: Manifest
 
     def __post_init__(self) -> None:
-        if not _SPACE.fullmatch(self.name):
+        if not is_id(self.name):
             raise ConfigError(f"{self.name!r} names no Space; give owner/name.")
         if not self.preset.hardware:
             offered = [name for name, preset in self.manifest.presets.items() if preset.hardware]

@@ -34,8 +34,6 @@ _OPEN = re.compile(
 )
 _BROKEN = "Something went wrong here; reload the page and try it again."
 _log = logging.getLogger(__name__)
-
-
 _FULL = "This host has taken many files within an hour; try again later."
 
 
