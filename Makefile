@@ -5,6 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 BENCH  ?= two-cores
+# One more than there are cores: tests also wait.
+WORKERS = $(shell expr $$(nproc) + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test record bench audit screenshot clean
@@ -21,8 +23,9 @@ help:
 run: $(VENV)/.run-ready
 	$(BIN)/python app.py $(ARGS)
 
+# Compiled files are kept, whatever else is set: every worker and every process that a test starts would compile all.
 test: $(VENV)/.test-ready $(VENV)/.browser-ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 record: $(VENV)/.run-ready
 	$(BIN)/nemodiff record

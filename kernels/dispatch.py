@@ -67,6 +67,11 @@ def use(device: torch.device | str, mode: str | None = None, *, waits: bool = Tr
     return Ops(**{name: _load(name, name in chosen, waits) for name in NAMES}, kernels=chosen, interpreted=wish == "interpret")
 
 
+def compiles_cpu(mode: str | None = None) -> bool:
+    """Whether whole forwards of small models are compiled for the CPU (cpu_forward.py): Numba is there, no reference was wished for."""
+    return (mode or os.environ.get(WISH)) != "reference" and importlib.util.find_spec("numba") is not None
+
+
 def _chosen(wish: str) -> frozenset[str]:
     if wish == "auto":
         return PROVEN

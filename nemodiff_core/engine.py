@@ -23,10 +23,9 @@ from nemodiff_core import __version__
 from nemodiff_core.admission import admit, admit_batch
 from nemodiff_core.checkpoint import Checkpoint
 from nemodiff_core.decode import GIVEN, MODES
-from nemodiff_core.decode.batch import together
+from nemodiff_core.decode.batch import fast_for, together
 from nemodiff_core.decode.calls import Decoding
 from nemodiff_core.decode.canvas import Clock
-from nemodiff_core.decode.graphs import Graphs
 from nemodiff_core.errors import NemodiffError
 from nemodiff_core.request import DecodeRequest, Limits
 from nemodiff_core.trace import Step, TokenText, Trace, fold
@@ -88,7 +87,7 @@ class Engine:
         self.checkpoint = checkpoint
         self.limits = limits or Limits()
         self.end_think_id = checkpoint.tokenizer.end_think_id
-        self.graphs = Graphs(checkpoint.model) if Graphs.serve(checkpoint.model) else None
+        self.fast = fast_for(checkpoint.model)
         self._device = _Turns()
 
     def run(self, request: DecodeRequest, stop: threading.Event | None = None) -> Run:
@@ -329,7 +328,7 @@ class BatchRun:
             began_ns = time.perf_counter_ns()
             # Whole microseconds: finer than any forward, and a tenth of a saved trace less.
             decoders = [row.decoder(lambda: (time.perf_counter_ns() - began_ns) // 1000 * 1000) for row in self.rows]
-            steps = together(self.engine.checkpoint.model, decoders, live, self.engine.graphs)
+            steps = together(self.engine.checkpoint.model, decoders, live, self.engine.fast)
             while not over():
                 row, step = next(steps)
                 if step is None:

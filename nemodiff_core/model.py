@@ -336,7 +336,7 @@ class TriModeModel(nn.Module):
         x = self.encoder.embed_tokens(tokens)
         cos, sin = self.angles(limit, x.dtype, x.device)
         cos, sin = cos[positions], sin[positions]
-        scale = self._query_scale(positions, limit, x.dtype, x.device)
+        scale = self.query_scale(positions, limit, x.dtype, x.device)
         if isinstance(positions, torch.Tensor) and positions.dim() == 2:  # one head axis for [batch, heads, q, head_dim]
             cos, sin, scale = cos[:, None], sin[:, None], None if scale is None else scale[:, None]
         if mask is not None and x.device.type == "cpu":
@@ -376,9 +376,10 @@ class TriModeModel(nn.Module):
                 self._rope = ready = ((angles.cos() * factor).to(dtype), sin.to(dtype))
         return ready
 
-    def _query_scale(
+    def query_scale(
         self, positions: torch.Tensor | slice, limit: int, dtype: torch.dtype, device: torch.device
     ) -> torch.Tensor | None:
+        """What multiplies queries at these positions, [..., 1]; None where all are below `limit` and it is 1 everywhere."""
         # Llama-4 scaling (facts §3.6): exactly 1 inside the original window, so most passes skip it.
         rope = self.config.rope
         window = rope.original_max_position_embeddings

@@ -174,3 +174,12 @@ def set_threads(parameters: int) -> None:
     """Choose the process's thread count for a model of this size on the CPU; OMP_NUM_THREADS has the last word."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1 if parameters < SINGLE_THREAD_PARAMETERS else psutil.cpu_count(logical=False) or 1)
+
+
+def forward_threads() -> int:
+    """Threads for the compiled forward of a small model (decode/compiled.py), which uses two at most; OMP_NUM_THREADS has the last word."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdecimal():
+        return min(int(given), 2) or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count(logical=False) or 1
+    return min(cores, 2)

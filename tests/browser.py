@@ -24,6 +24,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",
+    "--process-per-site",  # so that a page finds the process of the one before it, warm
     # Nothing but this machine has a name or an address: what is asked of others is told by `tabs` and never leaves.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE " + " , EXCLUDE ".join(LOCAL),
 ]
@@ -42,12 +43,24 @@ def shared_browser() -> Browser:
     return browser
 
 
+def _new_context(**options: Any) -> BrowserContext:
+    """A context with a window and a process that stay: to open them costs as much as to load a page.
+
+    Its first tab is empty and belongs to this machine, as all pages do. No test sees it.
+    """
+    context = shared_browser().new_context(accept_downloads=True, **options)
+    stays = context.new_page()
+    stays.route("**", lambda route: route.fulfill(body="", content_type="text/html"))
+    stays.goto(f"http://{LOCAL[0]}/")
+    return context
+
+
 @contextmanager
 def tabs() -> Iterator[Callable[..., Page]]:
     """Gives `open_tab(width, height, **context options)`; closes its pages in the end.
 
     A first tab shares its context with the first tabs of other tests that ask for the same options, and so their
-    compiled scripts, which are most of a page's loading time; so do second tabs, who are other visitors. Raises
+    process and their compiled scripts, which are most of a page's loading time; so do second tabs, who are other visitors. Raises
     AssertionError if a script failed, broke the page's policy, or asked anything of another machine.
     """
     trouble: list[str] = []
@@ -61,7 +74,7 @@ def tabs() -> Iterator[Callable[..., Page]]:
         key = repr(sorted(options.items()))
         key += f" visitor {sum(known.startswith(key) for known, _ in pages)}"
         if key not in _contexts:
-            _contexts[key] = shared_browser().new_context(accept_downloads=True, **options)
+            _contexts[key] = _new_context(**options)
         page = _contexts[key].new_page()
         pages.append((key, page))
         page.set_viewport_size({"width": width, "height": height})

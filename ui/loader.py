@@ -206,7 +206,8 @@ class Loader:
 def warm_up(engine: Any, tell: Callable[[str, float], None] = lambda what, share: None) -> None:
     """A few tokens in every mode: first forwards are slow, and the first lane of a race must not pay for them.
 
-    On a GPU they capture the graphs of a step, which takes seconds; `tell(what, share)` hears how far it is.
+    On a GPU they capture the graphs of a step, on a CPU the forward of a small model is compiled when it is first met,
+    which takes seconds; `tell(what, share)` hears how far it is.
     """
     modes = ("ar", "diffusion", "linear_spec")
     for done, mode in enumerate(modes):

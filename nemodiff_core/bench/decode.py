@@ -13,8 +13,10 @@ from nemodiff_core.analysis.grid import task_prompts
 from nemodiff_core.bench.plain import LOOPS, Task, TransformersPasses, missing, transformers_model
 from nemodiff_core.bench.report import Listen, Spread, Table, unheard
 from nemodiff_core.bench.stopwatch import HOST, Stopwatch, wait
+from nemodiff_core.decode.compiled import Compiled
 from nemodiff_core.engine import Engine
 from nemodiff_core.metrics import first_divergence, pooled
+from nemodiff_core.placement import forward_threads
 from nemodiff_core.request import DecodeRequest, Limits, parse_request
 from nemodiff_core.trace import Trace
 
@@ -69,13 +71,19 @@ def measure(
         Table(
             name="decode", title="Decoding", keys=("mode",), rows=[_row(mode, found[mode], reason) for mode in modes],
             note=f"{about}. Medians of {rounds} rounds, lowest–highest; ours and the loop by turns in one process, on the same weights. "
-            "The loop is the same algorithm on transformers' own model with its DynamicCache.",
+            f"The loop is the same algorithm on transformers' own model with its DynamicCache.{_threads(engine)}",
         ),
         Table(
             name="split", title="Where the time goes", keys=("mode",), rows=splits,
             note=f"{about}. Percent of ours, from the start of a run to its last forward; host is all that happens between forwards.",
         ),
     ]  # fmt: skip
+
+
+def _threads(engine: Engine) -> str:
+    if not isinstance(engine.fast, Compiled):
+        return ""
+    return f" Threads: the loop {torch.get_num_threads()}, ours up to {forward_threads()}."
 
 
 def _ours(measured: _Measured, engine: Engine, _: Any, requests: Sequence[DecodeRequest], counts: bool) -> None:

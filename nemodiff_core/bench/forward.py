@@ -26,6 +26,7 @@ from nemodiff_core.bench.stopwatch import wait
 from nemodiff_core.cache import KVCache
 from nemodiff_core.checkpoint import bundled_path, read_config
 from nemodiff_core.config import ModelConfig
+from nemodiff_core.decode.batch import Fast, fast_for
 from nemodiff_core.decode.calls import Forward
 from nemodiff_core.errors import NemodiffError
 from nemodiff_core.model import TriModeModel
@@ -86,7 +87,8 @@ def measure(
     return [
         Table(
             name="forward", title="Forward", keys=("geometry", "dtype", "rows", "prefix"), rows=found,
-            note=f"Random weights on {place.type}, eager. MB is what a forward must read: every weight but the embedding, and the cached "
+            note=f"Random weights on {place.type}. The forward is the fast loop's where there is one (compiled for small models on a CPU, a "
+            f"graph on a GPU), with the eager one beside it, and eager elsewhere. MB is what a forward must read: every weight but the embedding, and the cached "
             f"prefix. The floor is the longer of reading and multiplying, at this machine's own measured rates.{note}",
         )
     ]  # fmt: skip
@@ -134,7 +136,8 @@ def _case(
     model: TriModeModel, theirs: Any, geometry: Geometry, host: Device, count: int, prefix: int, least: float, seconds: float,
     compiles: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    ours = own_forward(model, count, prefix)
+    eager, fast = own_forward(model, count, prefix), fast_for(model)
+    ours = eager if fast is None else fast_forward(model, fast, count, prefix)
     times = repeat(ours, model.device, seconds)
     row = {
         "ms": Spread.of(1000 * took for took in times),
@@ -142,13 +145,16 @@ def _case(
         "floor ms": 1000 * least,
         "× floor": _median(times) / least,
     }
+    if fast is not None:
+        took = _median(repeat(eager, model.device, seconds))
+        row |= {"eager ms": 1000 * took, "× eager": took / _median(times)}
     row["% of bandwidth"] = 100 * row["GB/s"] * 1e9 / host.bandwidth
     if theirs is not None:
         took = _median(repeat(their_forward(theirs, count, prefix), model.device, seconds))
         row |= {"transformers ms": 1000 * took, "× transformers": took / _median(times)}
     if compiles:
         try:
-            compiled = _median(repeat(torch.compile(ours, dynamic=False), model.device, seconds))
+            compiled = _median(repeat(torch.compile(eager, dynamic=False), model.device, seconds))
             row |= {"compile ms": 1000 * compiled, "× compile": compiled / _median(times)}
         except Exception as error:  # whatever the compiler cannot do is no fault of the forward's
             row["note"] = f"torch.compile failed: {type(error).__name__}"
@@ -157,7 +163,17 @@ def _case(
 
 def own_forward(model: TriModeModel, count: int, prefix: int) -> Call:
     """A forward of `count` tokens behind a cache that holds `prefix`: written and forgotten for one, open for more."""
-    cache: KVCache = model.new_cache(prefix + count)
+    return _forward(model, model.new_cache(prefix + count), count, prefix, lambda asked: asked.run(model))
+
+
+def fast_forward(model: TriModeModel, fast: Fast, count: int, prefix: int) -> Call:
+    """The same by the fast loop."""
+    return _forward(model, fast.new_cache(prefix + count), count, prefix, fast.answer)
+
+
+def _forward(
+    model: TriModeModel, cache: KVCache, count: int, prefix: int, answer: Callable[[Forward], torch.Tensor | None]
+) -> Call:
     for layer in (*cache.keys, *cache.values):
         layer.normal_()
     cache.advance(prefix)
@@ -165,7 +181,9 @@ def own_forward(model: TriModeModel, count: int, prefix: int) -> Call:
     asked = Forward(tokens, "causal", cache, write=True) if count == 1 else Forward(tokens, "bidirectional", cache)
 
     def forward() -> torch.Tensor:
-        logits = asked.run(model)
+        logits = answer(asked)
+        if logits is None:
+            raise RuntimeError("the fast loop does not serve this forward")
         cache.crop(prefix)
         return logits
 

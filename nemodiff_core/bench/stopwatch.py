@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from nemodiff_core.checkpoint import Checkpoint
-from nemodiff_core.decode.graphs import Graphs
+from nemodiff_core.decode.batch import fast_for
 from nemodiff_core.engine import Engine
 from nemodiff_core.metrics import seconds
 from nemodiff_core.model import TriModeModel
@@ -84,9 +84,9 @@ class Stopwatch:
     def __init__(self, checkpoint: Checkpoint, limits: Limits) -> None:
         self.model = Watched(checkpoint.model)
         self.engine = Engine(dataclasses.replace(checkpoint, model=self.model), limits)
-        if self.engine.graphs is not None:
-            self.engine.graphs = graphs = Graphs(checkpoint.model)
-            graphs.answer = partial(self.model.timed, graphs.answer)
+        self.engine.fast = fast = fast_for(checkpoint.model)
+        if fast is not None:
+            fast.together = partial(self.model.timed, fast.together)
 
     def run(self, request: DecodeRequest) -> Split:
         """Raises NemodiffError."""

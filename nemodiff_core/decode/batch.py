@@ -8,26 +8,36 @@ import torch
 
 from nemodiff_core.cache import KVCache
 from nemodiff_core.decode.calls import Call, Decoding, Forward, NewCache, Read
+from nemodiff_core.decode.compiled import Compiled
 from nemodiff_core.decode.graphs import Graphs
 from nemodiff_core.decode.sampling import fetch
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.packed import Packed, Part
 from nemodiff_core.trace import Step
 
+Fast = Compiled | Graphs  # what may answer forwards in the model's place
+
+
+def fast_for(model: TriModeModel) -> Fast | None:
+    """The fast loop of this model where it is; None where forwards run eagerly."""
+    for kind in (Compiled, Graphs):
+        if kind.serve(model):
+            return kind(model)
+    return None
+
 
 @torch.inference_mode()
 def together(
-    model: TriModeModel, decoders: Sequence[Decoding[None]], live: set[int] | None = None, graphs: Graphs | None = None
+    model: TriModeModel, decoders: Sequence[Decoding[None]], live: set[int] | None = None, fast: Fast | None = None
 ) -> Iterator[tuple[int, Step | None]]:
     """Drive the decoders, a row each, and yield (row, Step) as they come; (row, None) says that a row has ended.
 
     Every round answers what all rows wait for: their forwards run as one (those with and those without the draft
-    adapter apart), whatever their modes and widths, and one transfer reads what all of them chose. A row alone
-    runs the model directly, or `graphs` where there are any. Rows that ended cost nothing; the caller may take rows out of `live` to give them
-    up. Each row's Steps are those it would yield alone, up to the rounding of sums. An error ends all rows.
+    adapter apart), whatever their modes and widths, and one transfer reads what all of them chose. What `fast`
+    serves is computed there. Rows that ended cost nothing; the caller may take rows out of `live` to give them up. Each row's Steps are those it would yield alone, up to the rounding of sums. An error ends all rows.
     """
     live = set(range(len(decoders))) if live is None else live
-    batch = _Batch(model, len(decoders), graphs)
+    batch = _Batch(model, len(decoders), fast)
     waiting: dict[int, Call] = {}
     answers: dict[int, object] = dict.fromkeys(live)
     try:
@@ -54,17 +64,17 @@ def together(
             decoder.close()
 
 
-def alone(model: TriModeModel, decoder: Decoding[None], graphs: Graphs | None = None) -> Iterator[Step]:
+def alone(model: TriModeModel, decoder: Decoding[None], fast: Fast | None = None) -> Iterator[Step]:
     """The Steps of one decoder."""
-    return (step for _, step in together(model, [decoder], graphs=graphs) if step is not None)
+    return (step for _, step in together(model, [decoder], fast=fast) if step is not None)
 
 
 class _Batch:
     """Answers the calls of rows that share a cache."""
 
-    def __init__(self, model: TriModeModel, rows: int, graphs: Graphs | None) -> None:
+    def __init__(self, model: TriModeModel, rows: int, fast: Fast | None) -> None:
         self.model, self.rows = model, rows
-        self.graphs = graphs if rows == 1 else None
+        self.fast = fast if fast is not None and (rows == 1 or fast.many) else None
         self.cache: KVCache | None = None  # made once, for the row that needs most
 
     def answer(self, waiting: Mapping[int, Call]) -> dict[int, object]:
@@ -83,23 +93,28 @@ class _Batch:
 
     def _new_caches(self, calls: Mapping[int, NewCache]) -> dict[int, object]:
         capacity = max(call.capacity for call in calls.values())
-        if self.graphs is not None:
-            self.cache = self.graphs.new_cache(capacity)
-            return {row: self.cache for row in calls}
-        self.cache = self.model.new_cache(capacity, self.rows)
+        if self.fast is None:
+            self.cache = self.model.new_cache(capacity, self.rows)
+        else:
+            self.cache = self.fast.new_cache(capacity, self.rows, max(call.widest for call in calls.values()))
         return {row: self.cache.row(row) if self.rows > 1 else self.cache for row in calls}
 
     def _forwards(self, calls: Mapping[int, Forward]) -> dict[int, object]:
+        answers: dict[int, object] = self.fast.together(calls, self.cache) if self.fast is not None else {}
+        if eager := {row: call for row, call in calls.items() if row not in answers}:
+            answers |= self._eagerly(eager)
+        return {row: answers[row] for row in calls}
+
+    def _eagerly(self, calls: Mapping[int, Forward]) -> dict[int, object]:
         if len(calls) == 1:
             ((row, call),) = calls.items()
-            answer = None if self.graphs is None else self.graphs.answer(call)
-            return {row: call.run(self.model) if answer is None else answer}
+            return {row: call.run(self.model)}
         drafts = {row for row, call in calls.items() if call.draft and self.model.draft_adapter is not None}
         if not drafts or len(drafts) == len(calls):
             return dict(zip(calls, self._forward(calls, bool(drafts))))
         answers: dict[int, object] = {}
         for draft in (False, True):
-            answers |= self._forwards({row: call for row, call in calls.items() if (row in drafts) == draft})
+            answers |= self._eagerly({row: call for row, call in calls.items() if (row in drafts) == draft})
         return answers
 
     def _forward(self, calls: Mapping[int, Forward], draft: bool) -> Sequence[torch.Tensor]:

@@ -23,6 +23,7 @@ class NewCache:
     """Answered with an empty KVCache for so many positions; every decoder's first call, made once."""
 
     capacity: int
+    widest: int = 0  # inputs of the widest pass, where that is more than a block
 
 
 @dataclass(frozen=True, slots=True, eq=False)

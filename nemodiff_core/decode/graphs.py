@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -46,6 +46,8 @@ class Graphs:
     without a graph, which is how a machine without a GPU tests it.
     """
 
+    many = False  # rows in a cache
+
     def __init__(self, model: TriModeModel, capture: bool = True, ops: kernels.Ops | None = None) -> None:
         self.model = model
         self.capture = capture
@@ -63,8 +65,8 @@ class Graphs:
         return model.device.type == "cuda" and model.layer_devices is None and os.environ.get("NEMODIFF_GRAPHS") != "0"
 
     @torch.inference_mode()
-    def new_cache(self, capacity: int) -> KVCache:
-        """An empty cache for a new run; it takes the place of the last one's."""
+    def new_cache(self, capacity: int, rows: int = 1, spare: int = 0) -> KVCache:
+        """An empty cache of one row for a new run; it takes the place of the last one's."""
         needed = capacity + WIDEST  # a step may always borrow the room for its block
         if self._storage is None or self._storage.capacity < needed:
             size = max(_SMALLEST, 1 << (needed - 1).bit_length())
@@ -80,6 +82,12 @@ class Graphs:
         self._cache = copy.copy(self._storage)
         self._cache.capacity = capacity
         return self._cache
+
+    def together(self, calls: Mapping[int, Forward], cache: KVCache) -> dict[int, torch.Tensor]:
+        """What `answer` answers to the call of the one row there is, by row; nothing where it has to run eagerly."""
+        ((row, call),) = calls.items()
+        answer = self.answer(call)
+        return {} if answer is None else {row: answer}
 
     def answer(self, call: Forward) -> torch.Tensor | None:
         """What `Forward.run` answers; None where this forward has to run eagerly."""

@@ -87,7 +87,7 @@ def decode(
     start, end = len(prompt), len(prompt) + request.max_new_tokens  # start: position of the pending token
     stop_id = eos_id if request.stop_at_eos else None
     thinking = ThinkingBudget(request, end_think_id, start)
-    cache = yield NewCache(end)
+    cache = yield NewCache(end, widest=request.block_length * (request.block_length + 1))
     speculator = Speculator(model, cache, size, verifier, drafter)
 
     def useful(ahead: list[Look]) -> list[Look]:

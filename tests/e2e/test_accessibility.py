@@ -13,17 +13,29 @@ from tests.e2e.test_app import Screen
 from ui.app import VIEWS
 
 PANELS = ("map", "history", "pattern", "cycles", "whatif")
+# Ends when nothing on the page has changed for half a second, or after one and a half: something may move for good.
+STILL = """() => new Promise((done) => {
+  let quiet;
+  const end = () => { changes.disconnect(); clearTimeout(quiet); clearTimeout(enough); done(); };
+  const again = () => { clearTimeout(quiet); quiet = setTimeout(end, 500); };
+  const changes = new MutationObserver(again);
+  const enough = setTimeout(end, 1500);
+  changes.observe(document.body, { subtree: true, childList: true, attributes: true, characterData: true });
+  again();
+})"""
 
 
 def settled(screen: Screen) -> None:
     """Wait until the model is there and what the view fetches has come."""
     screen.page.locator("#nd-status .nd-ready").wait_for(timeout=120_000)
-    screen.page.wait_for_timeout(500)
+    screen.page.evaluate(STILL)
 
 
 def violations(page: Page, *rules: str) -> list[str]:
     """What axe-core, or some of its rules, finds on the page as it stands, one line a place."""
-    found = Axe().run(page, options={"runOnly": list(rules)} if rules else None).response["violations"]
+    # Without the details of all that is well, which take most of the time.
+    options = {"resultTypes": ["violations"], **({"runOnly": list(rules)} if rules else {})}
+    found = Axe().run(page, options=options).response["violations"]
     return [f"{v['id']}: {v['help']} at {n['target']} ({n['failureSummary'][:200]})" for v in found for n in v["nodes"]]
 
 
@@ -32,8 +44,8 @@ def test_axe_finds_nothing(theme: str, served: Any, new_page: Callable[..., Page
     screen = Screen(new_page(reduced_motion="reduce"), served.url, f"?__theme={theme}")
     settled(screen)
     for view in VIEWS:
-        screen.page.locator("#nd-view").get_by_label(view.name, exact=True).check()
-        screen.page.wait_for_timeout(1500)
+        screen.turn(view.name)
+        screen.page.evaluate(STILL)
         # The themes differ in their colours alone.
         found = violations(screen.page, *(["color-contrast"] if theme == "dark" else []))
         assert not found, view.name + "\n" + "\n".join(found)
@@ -81,6 +93,6 @@ def test_a_phone_never_scrolls_sideways(served: Any, new_page: Callable[..., Pag
     screen = Screen(new_page(width=390, height=844), served.url)
     settled(screen)
     for view in VIEWS:
-        screen.page.locator("#nd-view").get_by_label(view.name, exact=True).check()
-        screen.page.wait_for_timeout(1000)
+        screen.turn(view.name)
+        screen.page.evaluate(STILL)
         assert screen.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), view.name

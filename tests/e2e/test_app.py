@@ -6,7 +6,7 @@ import gzip
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,18 @@ import pytest
 from playwright.sync_api import Download, Page, expect
 
 from nemodiff_core.request import parse_request
+from tests.browser import tabs
 from ui import files
 from ui.examples import examples
 
 PLAYER = "nd-player"
 PROMPT = "Sort the list 2, 79, 87, 56"
 LABELS = {"ar": "Autoregressive", "diffusion": "Block diffusion", "linear_spec": "Self-speculation"}
+# What is on the page once a view is.
+SHOWS = {
+    "Refine": "#nd-run", "Race": "#nd-race-add", "Speculate": "#nd-beside", "Budget": "#nd-plane .js-plotly-plot",
+    "Edit": "#nd-editor textarea, #nd-editor [contenteditable]", "Learn": "#nd-course button",
+}  # fmt: skip
 
 
 class Screen:
@@ -47,6 +53,11 @@ class Screen:
 
     def choose(self, name: str, label: str) -> None:
         self.page.locator(f"#nd-{name}").get_by_label(label, exact=True).check()
+
+    def turn(self, view: str) -> None:
+        """Choose a view; wait until what it shows is there."""
+        self.choose("view", view)
+        expect(self.page.locator(SHOWS[view]).first).to_be_visible(timeout=90_000)
 
     def begin(self) -> str:
         """Press Run or Race; returns the new run's id once the player has it."""
@@ -80,6 +91,19 @@ def screen(served: Any, new_page: Callable[..., Page]) -> Screen:
     return Screen(new_page(), served.url)
 
 
+@pytest.fixture(scope="module")
+def opened(served: Any) -> Iterator[Screen]:
+    with tabs() as open_tab:
+        yield Screen(open_tab(), served.url)
+
+
+@pytest.fixture
+def same_screen(opened: Screen) -> Screen:
+    """One page for all tests that begin no run and keep to the view: to load it takes longer than they do."""
+    opened.page.bring_to_front()
+    return opened
+
+
 def engines_answer(served: Any, **fields: Any) -> tuple[list[int], str]:
     """What the engine behind the page answers to the same request: ids and readable text."""
     run = served.engine.run(parse_request(fields))
@@ -106,10 +130,10 @@ def test_the_page_opens_on_a_recorded_run_that_plays(served: Any, new_page: Call
     page.wait_for_function(f"window.__nemodiff.players['{PLAYER}']?.run === 'recorded-refine'")
 
 
-def test_the_status_line_says_what_runs_where(served: Any, screen: Screen):
+def test_the_status_line_says_what_runs_where(served: Any, same_screen: Screen):
     about = served.engine.describe()
-    expect(screen.page.locator("#nd-status")).to_contain_text(about["id"])
-    expect(screen.page.locator("#nd-status")).to_contain_text(f"{about['dtype']} · {about['device']}")
+    expect(same_screen.page.locator("#nd-status")).to_contain_text(about["id"])
+    expect(same_screen.page.locator("#nd-status")).to_contain_text(f"{about['dtype']} · {about['device']}")
 
 
 @pytest.mark.parametrize("mode", list(LABELS))
@@ -144,19 +168,19 @@ def test_stop_ends_a_run_midway_and_keeps_what_was_written(served: Any, screen: 
     screen.finish()
 
 
-def test_scrubbing_back_shows_the_beginning_again(screen: Screen):
-    player = screen.page.locator(f"#{PLAYER}")
+def test_scrubbing_back_shows_the_beginning_again(same_screen: Screen):
+    player = same_screen.page.locator(f"#{PLAYER}")
     player.get_by_label("To the end (End)").click()
-    screen.wait("p => !p.playing && p.step === p.steps - 1")
-    whole = screen.state("p => p.output")
+    same_screen.wait("p => !p.playing && p.step === p.steps - 1")
+    whole = same_screen.state("p => p.output")
     player.get_by_role("slider", name="Step").fill("1")
-    screen.wait("p => p.step === 0")
-    screen.wait("(p, n) => p.output.length < n", len(whole))
+    same_screen.wait("p => p.step === 0")
+    same_screen.wait("(p, n) => p.output.length < n", len(whole))
     player.get_by_label("To the start (Home)").click()
-    screen.wait("p => p.step === -1")
-    assert screen.state("p => p.output") == []
+    same_screen.wait("p => p.step === -1")
+    assert same_screen.state("p => p.output") == []
     player.get_by_label("To the end (End)").click()
-    screen.wait("(p, ids) => JSON.stringify(p.output) === JSON.stringify(ids)", whole)
+    same_screen.wait("(p, ids) => JSON.stringify(p.output) === JSON.stringify(ids)", whole)
 
 
 def test_a_second_visitor_waits_and_then_runs(served: Any, screen: Screen, new_page: Callable[..., Page]):
@@ -229,12 +253,12 @@ def test_a_saved_race_opens_as_a_race(screen: Screen, tmp_path: Path):
     ("content", "says"),
     [(b"hello", "not JSON"), (b'{"schema":"nemodiff.trace/9"}', "nemodiff.trace/9"), (gzip.compress(b"{}", mtime=0)[:-6], "ends too early")],
 )
-def test_a_broken_file_is_refused_with_a_sentence(content: bytes, says: str, screen: Screen, tmp_path: Path):
+def test_a_broken_file_is_refused_with_a_sentence(content: bytes, says: str, same_screen: Screen, tmp_path: Path):
     path = tmp_path / "broken.json.gz"
     path.write_bytes(content)
-    screen.open(path)
-    expect(screen.page.locator("#nd-notice [role=alert]")).to_contain_text(says)
-    assert screen.state("p => p.run") == "recorded-refine"
+    same_screen.open(path)
+    expect(same_screen.page.locator("#nd-notice [role=alert]")).to_contain_text(says)
+    assert same_screen.state("p => p.run") == "recorded-refine"
 
 
 def test_hostile_texts_are_shown_and_never_run(screen: Screen, tmp_path: Path):
@@ -257,21 +281,21 @@ def test_hostile_texts_are_shown_and_never_run(screen: Screen, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("prompt", "says"), [("", "prompt is empty"), ("x" * 25_000, "shorten it")])
-def test_a_refused_request_says_why_and_keeps_the_prompt(prompt: str, says: str, screen: Screen):
-    screen.fill("prompt", prompt)
-    screen.page.locator("#nd-run").click()
-    expect(screen.page.locator(f"#nd-notice, #{PLAYER}").filter(has_text=says).first).to_be_visible()
-    screen.finish()
-    expect(screen.page.locator("#nd-prompt textarea")).to_have_value(prompt)
+def test_a_refused_request_says_why_and_keeps_the_prompt(prompt: str, says: str, same_screen: Screen):
+    same_screen.fill("prompt", prompt)
+    same_screen.page.locator("#nd-run").click()
+    expect(same_screen.page.locator(f"#nd-notice, #{PLAYER}").filter(has_text=says).first).to_be_visible()
+    same_screen.finish()
+    expect(same_screen.page.locator("#nd-prompt textarea")).to_have_value(prompt)
 
 
-def test_examples_fill_the_prompt(screen: Screen):
-    box = screen.page.locator("#nd-prompt textarea")
+def test_examples_fill_the_prompt(same_screen: Screen):
+    box = same_screen.page.locator("#nd-prompt textarea")
     before = box.input_value()
-    screen.page.locator("#nd-another").click()
+    same_screen.page.locator("#nd-another").click()
     expect(box).not_to_have_value(before)
-    screen.page.locator("#nd-task input").click()
-    screen.page.get_by_role("option").nth(1).click()
+    same_screen.page.locator("#nd-task input").click()
+    same_screen.page.get_by_role("option").nth(1).click()
     expect(box).to_have_value(examples()[1][1][0])
 
 
@@ -320,11 +344,11 @@ def test_reduced_motion_opens_still(served: Any, new_page: Callable[..., Page]):
     assert not screen.state("p => p.playing")
 
 
-def test_only_the_players_own_files_are_served(served: Any, screen: Screen):
-    answer = screen.page.request.get(served.url + "nemodiff/player/player.js")
+def test_only_the_players_own_files_are_served(served: Any, same_screen: Screen):
+    answer = same_screen.page.request.get(served.url + "nemodiff/player/player.js")
     assert answer.ok and answer.headers["content-type"].startswith("text/javascript")
     for path in ("nemodiff/player/%2e%2e/app.py", "nemodiff/player/%2e%2e/theme.js", "nemodiff/player/", "nemodiff/traces/guess"):
-        assert screen.page.request.get(served.url + path).status == 404, path
+        assert same_screen.page.request.get(served.url + path).status == 404, path
 
 
 def test_screenshot_for_the_readme(served: Any, new_page: Callable[..., Page], tmp_path: Path):

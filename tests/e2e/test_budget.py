@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
+
+from tests.browser import tabs
 
 CHARTS = ("nd-plane", "nd-roof", "nd-sweep-table", "nd-runs")
 
@@ -53,26 +55,39 @@ def board(served: Any, new_page: Callable[..., Page]) -> Board:
     return Board(new_page(), served.url)
 
 
+@pytest.fixture(scope="module")
+def opened(served: Any) -> Iterator[Board]:
+    with tabs() as open_tab:
+        yield Board(open_tab(), served.url)
+
+
+@pytest.fixture
+def same_board(opened: Board) -> Board:
+    """One board for all tests that begin no sweep."""
+    opened.page.bring_to_front()
+    return opened
+
+
 def player(page: Page) -> dict[str, Any]:
     return page.evaluate("window.__nemodiff.players['nd-player']")
 
 
-def test_recorded_points_are_there_before_any_run(board: Board):
-    board.wait("nd-plane", "c => c.drawn === c.seq")
-    assert board.get("nd-plane", "c => c.message.points") > 5
-    assert "Recorded" in board.get("nd-plane", "c => c.message.note")
-    rows = board.page.locator("#nd-sweep-table tbody tr")
-    assert rows.count() >= board.get("nd-plane", "c => c.message.points")
+def test_recorded_points_are_there_before_any_run(same_board: Board):
+    same_board.wait("nd-plane", "c => c.drawn === c.seq")
+    assert same_board.get("nd-plane", "c => c.message.points") > 5
+    assert "Recorded" in same_board.get("nd-plane", "c => c.message.note")
+    rows = same_board.page.locator("#nd-sweep-table tbody tr")
+    assert rows.count() >= same_board.get("nd-plane", "c => c.message.points")
 
 
-def test_a_row_opens_its_runs_and_a_run_opens_in_the_player(board: Board):
-    board.page.locator("#nd-sweep-table").get_by_role("button", name="Runs: Threshold").first.click()
-    expect(board.page.locator("#nd-runs .ndc-caption")).to_contain_text("Threshold")
-    before = player(board.page)["run"]
-    board.page.locator("#nd-runs .ndc-open").first.press("Enter")
-    board.page.wait_for_function("(before) => window.__nemodiff.players['nd-player'].run !== before", arg=before)
-    board.page.wait_for_function("window.__nemodiff.players['nd-player'].complete")
-    expect(board.page.locator("#nd-player")).to_be_in_viewport()
+def test_a_row_opens_its_runs_and_a_run_opens_in_the_player(same_board: Board):
+    same_board.page.locator("#nd-sweep-table").get_by_role("button", name="Runs: Threshold").first.click()
+    expect(same_board.page.locator("#nd-runs .ndc-caption")).to_contain_text("Threshold")
+    before = player(same_board.page)["run"]
+    same_board.page.locator("#nd-runs .ndc-open").first.press("Enter")
+    same_board.page.wait_for_function("(before) => window.__nemodiff.players['nd-player'].run !== before", arg=before)
+    same_board.page.wait_for_function("window.__nemodiff.players['nd-player'].complete")
+    expect(same_board.page.locator("#nd-player")).to_be_in_viewport()
 
 
 def test_a_sweep_fills_the_plane_and_its_points_open(served: Any, board: Board):
@@ -115,20 +130,20 @@ def test_stop_keeps_what_there_is(served: Any, board: Board):
     assert not served.engine._device.locked()
 
 
-def test_what_cannot_run_cannot_be_started(board: Board):
-    board.tick("modes")
-    expect(board.page.locator("#nd-sweep-progress")).to_contain_text("Choose at least one mode")
-    expect(board.page.locator("#nd-sweep-run")).to_be_disabled()
+def test_what_cannot_run_cannot_be_started(same_board: Board):
+    same_board.tick("modes")
+    expect(same_board.page.locator("#nd-sweep-progress")).to_contain_text("Choose at least one mode")
+    expect(same_board.page.locator("#nd-sweep-run")).to_be_disabled()
 
 
-def test_the_roofline_follows_its_controls(served: Any, board: Board):
-    stop = board.get("nd-roof", "c => c.message.figures_at.stops.linear_spec")
-    box = board.page.locator("#nd-roof-tpf input[type=number]")
+def test_the_roofline_follows_its_controls(served: Any, same_board: Board):
+    stop = same_board.get("nd-roof", "c => c.message.figures_at.stops.linear_spec")
+    box = same_board.page.locator("#nd-roof-tpf input[type=number]")
     box.fill("8")
     box.blur()
-    board.wait("nd-roof", "(c, stop) => c.message.figures_at && c.message.figures_at.stops.linear_spec > stop", stop)
+    same_board.wait("nd-roof", "(c, stop) => c.message.figures_at && c.message.figures_at.stops.linear_spec > stop", stop)
     assert served.engine
-    board.host()
+    same_board.host()
 
 
 @pytest.mark.parametrize("width", [390, 1440])
@@ -138,7 +153,7 @@ def test_the_board_never_scrolls_sideways(width: int, served: Any, new_page: Cal
     assert board.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_plotly_is_served_from_here_once_and_for_good(served: Any, board: Board):
-    answer = board.page.request.get(served.url + "nemodiff/plotly.min.js")
+def test_plotly_is_served_from_here_once_and_for_good(served: Any, same_board: Board):
+    answer = same_board.page.request.get(served.url + "nemodiff/plotly.min.js")
     assert answer.ok and answer.headers["content-type"].startswith("text/javascript") and "immutable" in answer.headers["cache-control"]
-    assert board.page.request.get(served.url + "nemodiff/sweeps/guess.csv").status == 404
+    assert same_board.page.request.get(served.url + "nemodiff/sweeps/guess.csv").status == 404

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page
 
 from tests.browser import FLAGS, shared_browser
-from tests.e2e.test_app import PLAYER, Screen
+from tests.e2e.test_app import PLAYER, SHOWS, Screen
 
 _BROKEN = "window.broken = []; document.addEventListener('securitypolicyviolation', (e) => window.broken.push(e.effectiveDirective));"
 ELSEWHERE = "http://nemodiff.invalid"
@@ -40,12 +40,8 @@ def test_every_view_works_within_the_policy(served: Any, new_page: Callable[...,
     screen.begin()
     screen.finish()
     screen.wait("p => p.complete")
-    for view, there in {
-        "Race": "#nd-race-add", "Speculate": "#nd-beside", "Budget": "#nd-plane .js-plotly-plot", "Edit": "#nd-editor textarea, #nd-editor [contenteditable]",
-        "Learn": "#nd-course button",
-    }.items():  # fmt: skip
-        screen.choose("view", view)
-        expect(page.locator(there).first).to_be_visible(timeout=90_000)
+    for view in SHOWS:
+        screen.turn(view)
     assert page.evaluate("window.broken") == []
 
 

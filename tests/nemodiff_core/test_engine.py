@@ -153,6 +153,7 @@ def test_a_run_can_be_closed_from_another_thread(tiny_engine: Engine, monkeypatc
         assert go_on.wait(30)
         return plain(*args, **fields)
 
+    monkeypatch.setattr(tiny_engine, "fast", None)
     monkeypatch.setattr(TriModeModel, "forward", slow)
     run = tiny_engine.run(request("ar"))
     worker = threading.Thread(target=lambda: list(run))
@@ -187,6 +188,7 @@ def test_deadline(tiny_engine: Engine) -> None:
 
 
 def test_a_failing_run_releases_the_device(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny_engine, "fast", None)
     run = tiny_engine.run(request("ar"))
     steps = iter(run)
     next(steps)
@@ -205,6 +207,7 @@ def test_a_kept_error_does_not_keep_the_cache(tiny_engine: Engine, monkeypatch: 
     monkeypatch.setattr(
         TriModeModel, "new_cache", lambda self, *a, **k: (c := plain(self, *a, **k), caches.append(weakref.ref(c)))[0]
     )
+    monkeypatch.setattr(tiny_engine, "fast", None)
     steps = iter(tiny_engine.run(request("diffusion")))
     next(steps)
     monkeypatch.setattr(TriModeModel, "forward", lambda *a, **k: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import DynamicCache, Ministral3Config, Ministral3ForCausalLM
 
 from nemodiff_core.cache import KVCache
 from nemodiff_core.config import ModelConfig
 from nemodiff_core.model import TriModeModel
+
+if TYPE_CHECKING:  # it takes seconds to import: only for the tests that need it
+    from transformers import Ministral3ForCausalLM
 
 VOCAB = 211
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -70,6 +73,8 @@ every_geometry = pytest.mark.parametrize("name", GEOMETRIES)
 @cache
 def pair(name: str) -> tuple[TriModeModel, Ministral3ForCausalLM]:
     """Our model and transformers' with the same weights, large enough for attention to matter."""
+    from transformers import Ministral3Config, Ministral3ForCausalLM
+
     config = GEOMETRIES[name]
     torch.manual_seed(len(name))
     ours = TriModeModel(config).eval().requires_grad_(False)
@@ -135,6 +140,8 @@ def test_bidirectional_logits_equal_transformers_under_an_open_mask(name):
 @every_geometry
 @torch.inference_mode()
 def test_a_prefix_cached_in_pieces_then_a_causal_rest(name):
+    from transformers import DynamicCache
+
     ours, theirs = pair(name)
     tokens = random_tokens(90, seed=2)
     expected = reference(theirs, tokens)

@@ -182,6 +182,7 @@ def test_work_that_is_none_is_answered_by_one_sentence(near: Engine, work: Any) 
 
 
 def test_a_failing_run_says_why_at_the_other_end(tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny_engine, "fast", None)
     far, seen = distant(tiny_engine), []
     run = far.run(request("ar"))
     forward = type(tiny_engine.checkpoint.model).forward

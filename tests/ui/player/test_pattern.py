@@ -116,7 +116,8 @@ def run(engine: Engine, **fields: Any) -> tuple[Trace, list[Asked]]:
     """A run's trace and what the model was asked in each of its steps."""
     fields = {"prompt": "Mira sat in the boat", "max_new_tokens": 24, "block_length": 8, "stop_at_eos": False, **fields}
     running = engine.run(DecodeRequest(**fields))
-    with watched() as witness:
+    with pytest.MonkeyPatch.context() as patch, watched() as witness:
+        patch.setattr(engine, "fast", None)  # only the model's own modules can be watched
         before = 0
         for _ in running:
             witness.step(before)

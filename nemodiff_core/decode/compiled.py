@@ -1,0 +1,190 @@
+"""The fast loop on a CPU: forwards of a small model as one compiled function (kernels/cpu_forward.py).
+
+Decoders know nothing of it: `together` asks here first, and what is not served (draft adapters, quantized weights,
+other dtypes) runs eagerly on the same cache. Several rows are one forward here, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+import kernels
+from nemodiff_core.cache import KVCache
+from nemodiff_core.decode.calls import Forward
+from nemodiff_core.model import Layout, TriModeModel
+from nemodiff_core.placement import SINGLE_THREAD_PARAMETERS, forward_threads
+
+if TYPE_CHECKING:  # importing it takes Numba, which takes most of a second
+    from kernels.cpu_forward import Program
+
+SPARE = 64  # positions behind what a run may write, where a pass may always put its keys: the longest block
+
+
+class Compiled:
+    """Answers Forwards on `model`, which it packs when it is first asked, and again when the weights were changed.
+
+    For one run at a time: what a thread gets is its own, but weights must not change meanwhile.
+    """
+
+    many = True  # rows in a cache
+
+    def __init__(self, model: TriModeModel) -> None:
+        self.model = model
+        self._program: Program | None = None
+        self._packed_from: Sequence[tuple[int, int]] = ()
+        self._scales = torch.empty(0)
+        self._counting = torch.arange(1024)
+
+    @staticmethod
+    def serve(model: TriModeModel) -> bool:
+        """Whether it is possible and wanted: a small float32 model on the CPU, Numba, and no wish against it."""
+        config = model.config
+        return (
+            kernels.compiles_cpu()
+            and type(model) is TriModeModel
+            and model.device.type == "cpu"
+            and model.layer_devices is None
+            and model.dtype == torch.float32
+            and model.quantized is None
+            # For larger ones the second, packed copy of the weights would be much memory, and they wait for theirs anyway.
+            and model.parameter_count() <= SINGLE_THREAD_PARAMETERS
+            and config.head_dim % 16 == 0
+        )
+
+    def prepare(self) -> None:
+        """Pack the weights and compile, so that no run waits for it; half a minute at the very first time on a machine."""
+        cache = self.new_cache(2)
+        with torch.inference_mode():
+            self.answer(Forward(torch.zeros((1, 2), dtype=torch.long), "causal", cache))
+
+    @torch.inference_mode()
+    def new_cache(self, capacity: int, rows: int = 1, spare: int = 0) -> KVCache:
+        """An empty cache for a new run, whose widest pass has `spare` inputs."""
+        cache = self.model.new_cache(capacity + max(spare, SPARE), rows)
+        cache.capacity = capacity
+        self._pack()
+        return cache
+
+    def answer(self, call: Forward) -> torch.Tensor | None:
+        """What `Forward.run` answers on a cache of one row; None where this forward has to run eagerly."""
+        return self.together({0: call}, call.cache).get(0)
+
+    def together(self, calls: Mapping[int, Forward], cache: KVCache) -> dict[int, torch.Tensor]:
+        """Answers by row of `cache`, for those that do not have to run eagerly; one forward computes them."""
+        served = {row: call for row, call in calls.items() if self._serves(call, cache)}
+        answers: dict[int, torch.Tensor] = {}
+        for head in (True, False):
+            if alike := {row: call for row, call in served.items() if call.head == head}:
+                answers |= self._forward(alike, cache, head)
+        return answers
+
+    def _forward(self, calls: Mapping[int, Forward], cache: KVCache, head: bool) -> dict[int, torch.Tensor]:
+        from kernels.cpu_forward import BIDIRECTIONAL, CAUSAL, MASKED
+
+        parts, positions, rows, visible, counts, limit, total = [], [], [], [], [], 0, 0
+        for row, call in calls.items():
+            prefix, width, plan = call.cache.length, call.tokens.shape[1], call.pattern
+            if isinstance(plan, Layout):
+                pattern, reach = MASKED, plan.reach
+                visible.append((total, plan.visible))
+                positions.append(plan.offsets + prefix)
+            else:
+                pattern, reach = CAUSAL if plan == "causal" else BIDIRECTIONAL, width
+                positions.append(self._count(prefix, prefix + width))
+            limit = max(limit, prefix + reach)
+            asked = call.chosen(self._count(total, total + width))
+            rows.append(asked)
+            counts.append(len(asked))
+            parts.append((row, prefix, total, width, pattern))
+            total += width
+        cos, sin = self.model.angles(limit)
+        out = self._program(
+            _joined([call.tokens[0] for call in calls.values()]), _joined(positions), parts, cos, sin, self._scales_for(len(cos)),
+            cache.keys, cache.values, _joined(rows), _stacked(visible, total), head,
+        )  # fmt: skip
+        for call in calls.values():
+            call.cache.advance(call.kept)
+        return {row: _answer(call, own) for (row, call), own in zip(calls.items(), out.split(counts))}
+
+    def _serves(self, call: Forward, cache: KVCache) -> bool:
+        end = call.cache.length + call.tokens.shape[1]
+        return (
+            self._program is not None
+            and not self.model._forward_pre_hooks  # whoever hooked the model wants to see its forwards
+            and not self.model._forward_hooks
+            and isinstance(cache.keys, torch.Tensor)
+            and end <= cache.keys.shape[3]
+            and (not call.write or call.cache.room_for(call.kept))
+            and not (call.draft and self.model.draft_adapter is not None)
+        )
+
+    def _pack(self) -> None:
+        """Pack the weights, unless they are those that are packed or something stands in for a part of the model."""
+        if vars(self.model).keys() & {"forward", "hidden", "head"}:
+            self._program, self._packed_from = None, ()
+            return
+        stand = [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in self.model.parameters()]
+        if stand == self._packed_from:
+            return
+        from kernels.cpu_forward import Layer, Program
+
+        model, config = self.model, self.model.config
+        self._program = Program(
+            model.encoder.embed_tokens.weight,
+            [
+                Layer(
+                    layer.input_layernorm.weight,
+                    torch.cat([each.weight for each in layer.self_attn.qkv.maps]),
+                    layer.self_attn.o_proj.weight,
+                    layer.post_attention_layernorm.weight,
+                    layer.mlp.gate_proj.weight,
+                    layer.mlp.up_proj.weight,
+                    layer.mlp.down_proj.weight,
+                )
+                for layer in model.encoder.layers
+            ],
+            model.encoder.norm.weight, model.diffusion_head.weight,
+            config.num_attention_heads, config.num_key_value_heads, config.rms_norm_eps, forward_threads(),
+        )  # fmt: skip
+        self._packed_from = stand
+
+    def _scales_for(self, size: int) -> torch.Tensor:
+        """The queries' scales at so many positions."""
+        if len(self._scales) != size:
+            scales = self.model.query_scale(slice(0, size), size, torch.float32, self.model.device)
+            self._scales = torch.ones(size) if scales is None else scales[:, 0].contiguous()
+        return self._scales
+
+    def _count(self, start: int, end: int) -> torch.Tensor:
+        """The numbers from start to end, of which nothing has to be made."""
+        if end > len(self._counting):
+            self._counting = torch.arange(2 * end)
+        return self._counting[start:end]
+
+
+def _answer(call: Forward, out: torch.Tensor) -> torch.Tensor:
+    choice = call.choice
+    if not call.head or choice is None or not choice.by_row:
+        return call.answered(out) if call.head else out
+    from kernels.cpu_forward import commit_stats
+
+    sampler = choice.sampler
+    return commit_stats(out, sampler.mask_id, candidates=sampler.candidates, margin=sampler.margins)
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _stacked(layouts: Sequence[tuple[int, torch.Tensor]], total: int) -> torch.Tensor | None:
+    """What each input of a forward sees of its own part, [total, q]; layouts come with their first input."""
+    if not layouts or len(layouts[0][1]) == total:
+        return layouts[0][1] if layouts else None
+    every = torch.zeros((total, max(len(visible) for _, visible in layouts)), dtype=torch.bool)
+    for start, visible in layouts:
+        every[start : start + len(visible), : len(visible)] = visible
+    return every
