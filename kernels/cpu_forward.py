@@ -304,7 +304,7 @@ def _product(x, weights, halves, depth, width, out, add):
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 def _exp(x):
-    """e to the x in float32, to about an ulp between the bounds; 0 below them. Written so that a loop of it is vectors."""
+    """e to the x in float32, to about an ulp between the bounds and 0 below them (after Cephes); a loop of it becomes vectors."""
     y = _MOST if x > _MOST else x
     y = _LEAST if y < _LEAST else y
     t = y * _LOG2E + _ROUND  # adding this large a number rounds to a whole one
@@ -312,7 +312,8 @@ def _exp(x):
     r = (y - n * _LN2_HIGH) - n * _LN2_LOW
     p = ((((_E7 * r + _E6) * r + _E5) * r + _E4) * r + _E3) * r + _E2
     p = p * r * r + r + _ONE
-    return p * _as_float((_as_bits(t) - np.int32(0x4B400000) + np.int32(127)) << np.int32(23))
+    whole = p * _as_float((_as_bits(t) - np.int32(0x4B400000) + np.int32(127)) << np.int32(23))
+    return _ZERO if x < _LEAST else whole
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_SUMS)
@@ -599,7 +600,7 @@ class Program:
         for n, row in enumerate(self._packed):
             self._places[n, : len(row)] = [matrix.ctypes.data for matrix in row]
         norms = [weight for layer in layers for weight in (layer.input_norm, layer.output_norm)] + [norm]
-        self._norms = torch.stack(norms).numpy()
+        self._norms = torch.stack(norms).detach().numpy()
         self._rooms = threading.local()
         self._pace = Pace(threads)
 
@@ -610,16 +611,16 @@ class Program:
 
     def __call__(
         self,
-        tokens: torch.Tensor,  # [total] int64
-        positions: torch.Tensor,  # [total] int64
+        tokens: np.ndarray,  # [total] int64
+        positions: np.ndarray,  # [total] int64
         parts: Sequence[tuple[int, int, int, int, int]],  # cache row, its prefix, first token, tokens, CAUSAL ...
-        cos: torch.Tensor,  # [positions, head_dim]
-        sin: torch.Tensor,  # the same, its first half negative
-        scales: torch.Tensor,  # [positions] of the queries
-        keys: torch.Tensor,  # [layers, rows, kv_heads, capacity, head_dim]
-        values: torch.Tensor,
-        rows: torch.Tensor,  # tokens [n] int64 of which somebody reads something
-        visible: torch.Tensor | None = None,  # [total, q] bool: what a query of a MASKED part sees of its own part
+        cos: np.ndarray,  # [positions, head_dim] float32
+        sin: np.ndarray,  # the same, its first half negative
+        scales: np.ndarray,  # [positions] of the queries
+        keys: np.ndarray,  # [layers, rows, kv_heads, capacity, head_dim] float32
+        values: np.ndarray,
+        rows: np.ndarray,  # tokens [n] int64 of which somebody reads something
+        visible: np.ndarray | None = None,  # [total, q] bool: what a query of a MASKED part sees of its own part
         head: bool = True,
     ) -> torch.Tensor:
         """Logits [n, vocab] of `rows`, or their normalised last hidden states [n, hidden] without the head.
@@ -631,9 +632,9 @@ class Program:
         room, scores = self._room(total, max(part[1] + part[3] for part in parts), keys.shape[4])
         logits = torch.empty((count if head else 0, _whole(self._vocab)))
         arguments = (
-            tokens.numpy(), positions.numpy(), np.array(parts, np.int64), _NOTHING if visible is None else visible.numpy(),
-            rows.numpy(), self._embedding, self._norms, self._places, self._halves, self._heads, self._pairs, self._inner, self._eps,
-            cos.numpy(), sin.numpy(), scales.numpy(), keys.numpy(), values.numpy(), *(each[:total] for each in room),
+            tokens, positions, np.array(parts, np.int64), _NOTHING if visible is None else visible, rows, self._embedding, self._norms,
+            self._places, self._halves, self._heads, self._pairs, self._inner, self._eps, cos, sin, scales, keys, values,
+            *[each[:total] for each in room],
         )  # fmt: skip
         written, gate = logits.numpy(), np.zeros(1, np.int64)
         began, shares = time.perf_counter(), self._pace.threads(total)
@@ -724,7 +725,7 @@ def _packed(weight: torch.Tensor, halves: bool) -> np.ndarray:
     """
     outputs, inputs = weight.shape
     whole = np.zeros((_whole(outputs), inputs), np.float32)
-    whole[:outputs] = weight.numpy()
+    whole[:outputs] = weight.detach().numpy()
     words = whole.view(np.uint32).reshape(-1, 2, _LANES, inputs)
     if halves:
         words = (words[:, :1] >> 16) | (words[:, 1:] & 0xFFFF0000)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from nemodiff_core.config import ModelConfig
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class KVCache:
@@ -35,6 +39,7 @@ class KVCache:
 
         self.keys, self.values = storage(), storage()
         self._layers = list(zip(self.keys, self.values))  # views: no pass has to take the storage apart
+        self.arrays: tuple[np.ndarray, np.ndarray] | None = None  # keys and values, for whoever computes outside of torch
         self.batch = batch
         self.capacity = capacity
         self.length = 0
@@ -44,6 +49,7 @@ class KVCache:
         row = copy.copy(self)
         row.keys, row.values = ([each[number : number + 1] for each in part] for part in (self.keys, self.values))
         row._layers = list(zip(row.keys, row.values))
+        row.arrays = None
         row.batch = 1
         return row
 

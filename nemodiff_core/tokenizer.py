@@ -132,18 +132,12 @@ class Tokenizer:
         return ids
 
     def _render(self, messages: list[dict[str, str]], enable_thinking: bool) -> str:
-        # The settings transformers renders chat templates with.
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.globals["raise_exception"] = _refuse
-
         def special(key: str) -> str:
             value = self.config.get(key)
             return value.get("content", "") if isinstance(value, dict) else (value or "")
 
         try:
-            return environment.from_string(self.template).render(
+            return _compiled(self.template).render(
                 messages=messages,
                 add_generation_prompt=True,
                 enable_thinking=enable_thinking,
@@ -186,6 +180,14 @@ class Tokenizer:
         if any(byte is None for byte in raw):
             return name
         return "".join(chr(b) if 32 <= b < 127 else f"⟨{b:02X}⟩" for b in raw)
+
+
+@lru_cache(maxsize=16)
+def _compiled(template: str) -> jinja2.Template:
+    """A chat template in the settings that transformers renders it with."""
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment.globals["raise_exception"] = _refuse
+    return environment.from_string(template)
 
 
 def _refuse(message: str) -> None:

@@ -18,7 +18,8 @@ BASE = "const base = new URL((window.gradio_config || {}).root || '/', window.lo
 _ON_LOAD = """
 const root = element.querySelector('.nd-mount');
 @BASE@
-import(base + '@ROUTE@/@MODULE@.js').then((module) => {
+// A whole address: browsers keep what they compiled of a text, and with it the host from which it was first met.
+import(new URL(base + '@ROUTE@/@MODULE@.js', window.location.href).href).then((module) => {
   const mounted = module.mount(root, @OPTIONS@);
   const read = () => { if (props.value) mounted.receive(props.value); };
   watch('value', read);

@@ -105,7 +105,8 @@ def _bare(engine: Engine, request: DecodeRequest) -> tuple[list[int], float]:
     prompt = tokenizer.chat([{"role": "user", "content": request.prompt}])
     task = Task(prompt, request.max_new_tokens, tokenizer.eos_id, tokenizer.mask_id, request.block_length)
     began = time.perf_counter()
-    passes = OwnPasses(engine.checkpoint.model, len(prompt) + request.max_new_tokens + request.block_length)
+    capacity = len(prompt) + request.max_new_tokens + request.block_length
+    passes = OwnPasses(engine.checkpoint.model, capacity, engine.fast)
     text = LOOPS[request.mode](passes, task)
     wait(passes.device)
     return text, time.perf_counter() - began

@@ -6,11 +6,12 @@ other dtypes) runs eagerly on the same cache. Several rows are one forward here,
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from torch import nn
 
 import kernels
 from nemodiff_core.cache import KVCache
@@ -20,6 +21,8 @@ from nemodiff_core.placement import SINGLE_THREAD_PARAMETERS, forward_threads
 
 if TYPE_CHECKING:  # importing it takes Numba, which takes most of a second
     from kernels.cpu_forward import Program
+
+_log = logging.getLogger(__name__)
 
 SPARE = 64  # positions behind what a run may write, where a pass may always put its keys: the longest block
 
@@ -36,8 +39,8 @@ class Compiled:
         self.model = model
         self._program: Program | None = None
         self._packed_from: Sequence[tuple[int, int]] = ()
-        self._scales = torch.empty(0)
-        self._counting = torch.arange(1024)
+        self._tables = (np.empty(0, np.float32),) * 3
+        self._counting = np.arange(1024)
 
     @staticmethod
     def serve(model: TriModeModel) -> bool:
@@ -55,17 +58,12 @@ class Compiled:
             and config.head_dim % 16 == 0
         )
 
-    def prepare(self) -> None:
-        """Pack the weights and compile, so that no run waits for it; half a minute at the very first time on a machine."""
-        cache = self.new_cache(2)
-        with torch.inference_mode():
-            self.answer(Forward(torch.zeros((1, 2), dtype=torch.long), "causal", cache))
-
     @torch.inference_mode()
     def new_cache(self, capacity: int, rows: int = 1, spare: int = 0) -> KVCache:
         """An empty cache for a new run, whose widest pass has `spare` inputs."""
         cache = self.model.new_cache(capacity + max(spare, SPARE), rows)
         cache.capacity = capacity
+        cache.arrays = cache.keys.numpy(), cache.values.numpy()
         self._pack()
         return cache
 
@@ -90,25 +88,28 @@ class Compiled:
             prefix, width, plan = call.cache.length, call.tokens.shape[1], call.pattern
             if isinstance(plan, Layout):
                 pattern, reach = MASKED, plan.reach
-                visible.append((total, plan.visible))
-                positions.append(plan.offsets + prefix)
+                visible.append((total, plan.visible.numpy()))
+                positions.append(plan.offsets.numpy() + prefix)
             else:
                 pattern, reach = CAUSAL if plan == "causal" else BIDIRECTIONAL, width
                 positions.append(self._count(prefix, prefix + width))
             limit = max(limit, prefix + reach)
-            asked = call.chosen(self._count(total, total + width))
+            asked = self._count(total, total + width)
+            if call.rows is not None:
+                asked = asked[call.rows.numpy() if isinstance(call.rows, torch.Tensor) else call.rows]
             rows.append(asked)
             counts.append(len(asked))
             parts.append((row, prefix, total, width, pattern))
             total += width
-        cos, sin = self.model.angles(limit)
+        arrays = getattr(cache, "arrays", None) or (cache.keys.numpy(), cache.values.numpy())
         out = self._program(
-            _joined([call.tokens[0] for call in calls.values()]), _joined(positions), parts, cos, sin, self._scales_for(len(cos)),
-            cache.keys, cache.values, _joined(rows), _stacked(visible, total), head,
+            _joined([call.tokens.numpy()[0] for call in calls.values()]), _joined(positions), parts, *self._tables_for(limit), *arrays,
+            _joined(rows), _stacked(visible, total), head,
         )  # fmt: skip
         for call in calls.values():
             call.cache.advance(call.kept)
-        return {row: _answer(call, own) for (row, call), own in zip(calls.items(), out.split(counts))}
+        outs = (out,) if len(counts) == 1 else out.split(counts)
+        return {row: _answer(call, own) for (row, call), own in zip(calls.items(), outs)}
 
     def _serves(self, call: Forward, cache: KVCache) -> bool:
         end = call.cache.length + call.tokens.shape[1]
@@ -130,10 +131,20 @@ class Compiled:
         stand = [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in self.model.parameters()]
         if stand == self._packed_from:
             return
-        from kernels.cpu_forward import Layer, Program
+        self._packed_from = stand
+        try:
+            self._program = self._made()
+        except Exception as error:  # a compiler that does not work here must not cost anybody the run
+            hint = "; set NUMBA_CACHE_DIR to a folder that can be written" if "cache" in str(error) else ""
+            _log.warning("forwards are not compiled: %s%s", " ".join(str(error).split())[:300], hint)
+            self._program = None
+
+    def _made(self) -> Program:
+        """The weights packed, and the forward compiled by a first one."""
+        from kernels.cpu_forward import CAUSAL, Layer, Program
 
         model, config = self.model, self.model.config
-        self._program = Program(
+        program = Program(
             model.encoder.embed_tokens.weight,
             [
                 Layer(
@@ -150,19 +161,24 @@ class Compiled:
             model.encoder.norm.weight, model.diffusion_head.weight,
             config.num_attention_heads, config.num_key_value_heads, config.rms_norm_eps, forward_threads(),
         )  # fmt: skip
-        self._packed_from = stand
+        two, cache = self._count(0, 2), model.new_cache(2)
+        with torch.inference_mode():
+            program(two, two, [(0, 0, 0, 2, CAUSAL)], *self._tables_for(2), cache.keys.numpy(), cache.values.numpy(), two)
+        return program
 
-    def _scales_for(self, size: int) -> torch.Tensor:
-        """The queries' scales at so many positions."""
-        if len(self._scales) != size:
-            scales = self.model.query_scale(slice(0, size), size, torch.float32, self.model.device)
-            self._scales = torch.ones(size) if scales is None else scales[:, 0].contiguous()
-        return self._scales
+    def _tables_for(self, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """cos and sin [positions, head_dim] and the queries' scales [positions], for so many positions and more."""
+        if len(self._tables[2]) < limit:
+            cos, sin = self.model.angles(limit)
+            scales = self.model.query_scale(slice(0, len(cos)), len(cos), torch.float32, self.model.device)
+            scales = torch.ones(len(cos)) if scales is None else scales[:, 0].contiguous()
+            self._tables = cos.numpy(), sin.numpy(), scales.numpy()
+        return self._tables
 
-    def _count(self, start: int, end: int) -> torch.Tensor:
+    def _count(self, start: int, end: int) -> np.ndarray:
         """The numbers from start to end, of which nothing has to be made."""
         if end > len(self._counting):
-            self._counting = torch.arange(2 * end)
+            self._counting = np.arange(2 * end)
         return self._counting[start:end]
 
 
@@ -176,15 +192,15 @@ def _answer(call: Forward, out: torch.Tensor) -> torch.Tensor:
     return commit_stats(out, sampler.mask_id, candidates=sampler.candidates, margin=sampler.margins)
 
 
-def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _stacked(layouts: Sequence[tuple[int, torch.Tensor]], total: int) -> torch.Tensor | None:
+def _stacked(layouts: Sequence[tuple[int, np.ndarray]], total: int) -> np.ndarray | None:
     """What each input of a forward sees of its own part, [total, q]; layouts come with their first input."""
     if not layouts or len(layouts[0][1]) == total:
         return layouts[0][1] if layouts else None
-    every = torch.zeros((total, max(len(visible) for _, visible in layouts)), dtype=torch.bool)
+    every = np.zeros((total, max(len(visible) for _, visible in layouts)), np.bool_)
     for start, visible in layouts:
         every[start : start + len(visible), : len(visible)] = visible
     return every

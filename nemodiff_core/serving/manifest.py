@@ -25,6 +25,8 @@ ZERO = "zero-gpu"
 _NAME = r"[a-z0-9][a-z0-9-]*"
 _COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is there: ten times as fast
+
 
 class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -153,7 +155,7 @@ def read(path: Path | None = None) -> Manifest:
     """The manifest at `path`; default: NEMODIFF_MANIFEST, else the repository's own. Raises ConfigError."""
     path = path or Path(os.environ.get("NEMODIFF_MANIFEST") or Path(__file__).parents[2] / FILE)
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.load(path.read_text("utf-8"), Loader=_LOADER)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}); mend it or set NEMODIFF_MANIFEST.") from error
     try:

@@ -64,7 +64,10 @@ def call(geometry: int, tokens: torch.Tensor, parts: list, positions: torch.Tens
     scales = whole.query_scale(slice(0, len(cos)), len(cos), torch.float32, whole.device)
     rows = torch.arange(len(tokens)) if rows is None else rows
     run = more.pop("program", None) or program(geometry, halves)
-    return run(tokens, positions, parts, cos, sin, scales[:, 0].contiguous(), cache.keys, cache.values, rows, **more)
+    arrays = [tensor.numpy() for tensor in (cos, sin, scales[:, 0].contiguous(), cache.keys, cache.values, rows)]
+    if "visible" in more:
+        more["visible"] = more["visible"].numpy()
+    return run(tokens.numpy(), positions.numpy(), parts, *arrays, **more)
 
 
 @some
@@ -169,6 +172,12 @@ def test_commit_stats(rows, vocabulary, candidates, margin) -> None:
     logits[-1, 40:60] = -torch.inf
     got = commit_stats(logits, 7, candidates=candidates, margin=margin)
     check_stats(got, logits, 7, candidates, margin, own=reference.commit_stats(logits, 7, candidates=candidates, margin=margin))
+
+
+def test_what_cannot_be_has_no_probability() -> None:
+    logits = torch.tensor([[0.0, -torch.inf, 1.0, -200.0, 0.5]])
+    got = commit_stats(logits, 4, candidates=4)
+    assert got[0, 3 + 4 :].tolist()[2:] == [0.0, 0.0]
 
 
 def test_stats_of_what_is_not_a_number() -> None:

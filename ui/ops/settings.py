@@ -17,7 +17,7 @@ ELSEWHERE = {
     "NEMODIFF_PRESET": "preset of the manifest that this host runs (nemodiff_core/serving/manifest.py)",
     "NEMODIFF_MANIFEST": "another manifest than the repository's spaces.yml",
     "NEMODIFF_DATA": "folder for votes; default: the user's own data folder (ui/votes.py)",
-    "NEMODIFF_KERNELS": "which kernels serve on a GPU (kernels/dispatch.py)",
+    "NEMODIFF_KERNELS": "which kernels serve on a GPU; reference also turns off what is compiled for a CPU (kernels/dispatch.py)",
     "NEMODIFF_GRAPHS": "0 turns CUDA graphs off (nemodiff_core/decode/graphs.py)",
 }
 _ORIGIN = re.compile(r"https?://(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?")

@@ -15,7 +15,6 @@ from nemodiff_core.decode.compiled import Compiled
 from nemodiff_core.lora import DraftAdapter
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.trace import Step
-from tests.conftest import random_model
 from tests.nemodiff_core.decode.test_batch import SINGLE, decoder, rows, same, some
 from tests.nemodiff_core.decode.test_decoders import MASK, MODELS, VOCABULARY, output, prompts
 
@@ -123,10 +122,16 @@ def test_it_serves_small_float32_models_unless_references_are_wished_for(monkeyp
     assert fast_for(model) is None
 
 
-def test_preparing_writes_nothing_that_a_run_could_read() -> None:
-    fast = Compiled(random_model(7))
-    fast.prepare()
-    assert fast.new_cache(8).length == 0
+def test_a_compiler_that_does_not_work_costs_nobody_the_run(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr("kernels.cpu_forward.Program", fail)
+    model, row = MODELS[0], {"prompt": [1, 2], "given": None, "fields": {"mode": "ar", "max_new_tokens": 6, "stop_at_eos": False}}
+    fast = Compiled(model)
+    for _ in range(2):
+        same(list(alone(model, decoder(model, row), fast)), list(alone(model, decoder(model, row))), 0)
+    assert sum("NUMBA_CACHE_DIR" in record.message for record in caplog.records) == 1
 
 
 def _untimed(steps: list[Step]) -> list[Step]:

@@ -140,7 +140,10 @@ def slow_model() -> TriModeModel:
     return model
 
 
-def test_a_cluster_of_two_replicas(tmp_path: Path, tiny_tokenizer: Tokenizer, subtests: Any) -> None:
+def test_a_cluster_of_two_replicas(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, subtests: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEMODIFF_KERNELS", "reference")  # here and on the replicas: compiled, no run would be long
     folder = save(slow_model(), tiny_tokenizer, tmp_path / "small")
     engine = Engine(load(folder))
     join(None, 2)
