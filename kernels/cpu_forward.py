@@ -20,13 +20,15 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, types
+from numba import carray, literal_unroll, njit, types
 from numba.extending import intrinsic
 
 PANEL = 16  # outputs side by side: two vectors of a register of 256 bits
@@ -198,7 +200,7 @@ def _arrived(typing, place):
     """Add one to the int64 at this address, after everything this thread has written."""
 
     def generate(context, builder, _, arguments):
-        builder.atomic_rmw("add", builder.inttoptr(arguments[0], _POINTER), ir.Constant(_I64, 1), "acq_rel")
+        builder.atomic_rmw("add", builder.inttoptr(arguments[0], _POINTER), ir.Constant(_I64, 1), "seq_cst")
         return context.get_dummy_value()
 
     return types.void(types.intp), generate
@@ -209,7 +211,7 @@ def _arrivals(typing, place):
     """The int64 at this address, as other threads left it, and all that they wrote before."""
 
     def generate(context, builder, _, arguments):
-        return builder.load_atomic(builder.inttoptr(arguments[0], _POINTER), "acquire", 8, typ=_I64)
+        return builder.load_atomic(builder.inttoptr(arguments[0], _POINTER), "seq_cst", 8, typ=_I64)
 
     return types.int64(types.intp), generate
 
@@ -491,7 +493,96 @@ def _forward(
         _normed(x[rows[i]], norms[2 * layers], eps, normed[i])
     if logits.shape[0]:
         _product(normed[low:high], places[layers, 0], halves, hidden, logits.shape[1], logits[low:high], _SET)
-    _meet(gate, shares * (layers + 2))
+    if share:  # what was lent for this forward must not be looked at when the first has gone on
+        _arrived(np.int64(gate.ctypes.data))
+    else:
+        _meet(gate, shares * (layers + 2))
+
+
+@intrinsic
+def _pointer(typing, place):
+    """An address as a pointer to anything."""
+    return types.voidptr(types.int64), lambda context, builder, _, arguments: builder.inttoptr(arguments[0], _POINTER)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _noted(box, at, array):
+    """Note where an array lies and its shape in box[at:]; where the next may be noted."""
+    box[at] = np.int64(array.ctypes.data)
+    for n in range(array.ndim):
+        box[at + 1 + n] = array.shape[n]
+    return at + 1 + array.ndim
+
+
+# A box tells the second thread what to do: its ticket, which grows with every forward that is posted; whether the
+# thread has stopped looking; then numbers and arrays of the forward. The first two are read and written atomically.
+_TICKET, _PARKED, _NUMBERS, _FIRST = 0, 1, 2, 8
+_LOOKS = np.int64(3000)  # at a box before the thread goes to sleep: about as many microseconds
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _post(
+    box, tokens, positions, parts, visible, rows, embedding, norms, places, halves, heads, pairs, inner, eps, cos, sin, scales,
+    keys, values, x, normed, qkv, seen, both, scores, logits, gate,
+):  # fmt: skip
+    """Put the second share of a forward into the box; whether the thread has to be woken."""
+    box[_NUMBERS], box[_NUMBERS + 1], box[_NUMBERS + 2], box[_NUMBERS + 3] = halves, heads, pairs, inner
+    box[_NUMBERS + 4] = _as_bits(eps)
+    at = _FIRST
+    for array in literal_unroll((
+        tokens, positions, parts, visible, rows, embedding, norms, places, cos, sin, scales, keys, values, x, normed, qkv, seen, both,
+        scores, logits, gate,
+    )):  # fmt: skip
+        at = _noted(box, at, array)
+    place = np.int64(box.ctypes.data)
+    _arrived(place + 8 * _TICKET)
+    return _arrivals(place + 8 * _PARKED) != 0
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _line(box, at, like):
+    return carray(_pointer(box[at]), (box[at + 1],), like)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _table(box, at, like):
+    return carray(_pointer(box[at]), (box[at + 1], box[at + 2]), like)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _stored(box, at):
+    return carray(_pointer(box[at]), (box[at + 1], box[at + 2], box[at + 3], box[at + 4], box[at + 5]), np.float32)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _follow(box, done):
+    """Do what is posted until nothing has been for a while; the ticket of the last forward that was done."""
+    place = np.int64(box.ctypes.data)
+    looks = 0
+    while True:
+        ticket = _arrivals(place + 8 * _TICKET)
+        if ticket == done:
+            looks += 1
+            if looks < _LOOKS:
+                _let_others()
+                continue
+            _arrived(place + 8 * _PARKED)
+            if _arrivals(place + 8 * _TICKET) == done:  # posted after that, somebody will wake this thread
+                return done
+            box[_PARKED] = 0
+            continue
+        at = _FIRST
+        _forward(
+            _line(box, at, np.int64), _line(box, at + 2, np.int64), _table(box, at + 4, np.int64), _table(box, at + 7, np.bool_),
+            _line(box, at + 10, np.int64), _table(box, at + 12, np.float32), _table(box, at + 15, np.float32),
+            _table(box, at + 18, np.int64), box[_NUMBERS] != 0, box[_NUMBERS + 1], box[_NUMBERS + 2], box[_NUMBERS + 3],
+            _as_float(np.int32(box[_NUMBERS + 4])), _table(box, at + 21, np.float32), _table(box, at + 24, np.float32),
+            _line(box, at + 27, np.float32), _stored(box, at + 29), _stored(box, at + 35), _table(box, at + 41, np.float32),
+            _table(box, at + 44, np.float32), _table(box, at + 47, np.float32), _table(box, at + 50, np.float32),
+            _table(box, at + 53, np.float32), _table(box, at + 56, np.float32), _table(box, at + 59, np.float32), 1, 2,
+            _line(box, at + 62, np.int64),
+        )  # fmt: skip
+        done, looks = ticket, 0
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_SUMS)
@@ -637,11 +728,16 @@ class Program:
             *[each[:total] for each in room],
         )  # fmt: skip
         written, gate = logits.numpy(), np.zeros(1, np.int64)
-        began, shares = time.perf_counter(), self._pace.threads(total)
-        if shares == 2:
-            _HELPER.put(lambda: _forward(*arguments, scores[1], written, 1, 2, gate))
-        _forward(*arguments, scores[0], written, 0, shares, gate)
-        self._pace.note(total, shares, time.perf_counter() - began)
+        shares = self._pace.threads(total)
+        helped = shares == 2 and _HELPER.take()
+        began = time.perf_counter()
+        if helped:
+            _HELPER.post(*arguments, scores[1], written, gate)
+        _forward(*arguments, scores[0], written, 0, 2 if helped else 1, gate)
+        if helped:
+            _HELPER.free()
+        if helped == (shares == 2):
+            self._pace.note(total, shares, time.perf_counter() - began)
         if head:
             return logits[:, : self._vocab]
         return torch.from_numpy(room[1][:count, : self._hidden].copy())
@@ -667,45 +763,66 @@ class Pace:
     """
 
     def __init__(self, most: int) -> None:
-        self._most, self._count = most, 0
-        self._seconds: dict[int, float] = {}  # a row, lately, by number of threads
+        self._most = most
+        self._counts: Counter[int] = Counter()
+        # Seconds a row, lately, by number of threads; widths that lie within a factor of two are alike.
+        self._seconds: defaultdict[int, dict[int, float]] = defaultdict(dict)
 
     def threads(self, rows: int) -> int:
         """1 or 2, for a forward of so many rows."""
         if self._most < 2 or rows < _WIDE:
             return 1
-        self._count += 1
-        if len(self._seconds) < 2:
-            return 1 + self._count % 2
-        quicker = min(self._seconds, key=self._seconds.__getitem__)
-        return 3 - quicker if self._count % _PROBE == 0 else quicker
+        width = rows.bit_length()
+        self._counts[width] += 1
+        seconds = self._seconds[width]
+        if len(seconds) < 2:
+            return 1 + self._counts[width] % 2
+        quicker = min(seconds, key=seconds.__getitem__)
+        return 3 - quicker if self._counts[width] % _PROBE == 0 else quicker
 
     def note(self, rows: int, threads: int, seconds: float) -> None:
         """What a forward took."""
         if self._most > 1 and rows >= _WIDE:
-            took = seconds / rows
-            before = self._seconds.get(threads, took)
-            self._seconds[threads] = before + _WEIGHT * (min(took, 4 * before) - before)
+            known, took = self._seconds[rows.bit_length()], seconds / rows
+            before = known.get(threads, took)
+            known[threads] = before + _WEIGHT * (min(took, 4 * before) - before)
 
 
 class _Helper:
-    """The second thread of this process, for all programs; it starts with the first work and ends with the process."""
+    """The second thread of this process, for all programs; it starts with the first work and ends with the process.
+
+    While forwards come in quick succession it looks out for the next one, offering its core to others all the time;
+    to sleep and be woken takes longer than half of a forward.
+    """
 
     def __init__(self) -> None:
-        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._process = 0
 
-    def put(self, work: Callable[[], None]) -> None:
-        """Have the work done, after what was given before."""
+    def take(self) -> bool:
+        """Whether the thread is the caller's now, to be given back with `free`."""
         if self._process != os.getpid():  # a fork leaves threads behind
-            self._process, self._work = os.getpid(), queue.SimpleQueue()
-            threading.Thread(target=self._run, args=(self._work,), name="forward", daemon=True).start()
-        self._work.put(work)
+            self._process, self._turn = os.getpid(), threading.Lock()
+            self._box, self._calls = np.zeros(128, np.int64), queue.SimpleQueue()
+            self._box[_PARKED] = 1
+            threading.Thread(target=self._run, args=(self._box, self._calls), name="forward", daemon=True).start()
+        return self._turn.acquire(blocking=False)
+
+    def post(self, *arguments: Any) -> None:
+        """Have the thread do its share of a forward; arguments as `_post` has them."""
+        if _post(self._box, *arguments):
+            self._calls.put(None)
+
+    def free(self) -> None:
+        """Give the thread back; its share must have been met."""
+        self._turn.release()
 
     @staticmethod
-    def _run(work: queue.SimpleQueue[Callable[[], None]]) -> None:
+    def _run(box: np.ndarray, calls: queue.SimpleQueue[None]) -> None:
+        done = 0
         while True:
-            work.get()()
+            calls.get()
+            box[_PARKED] = 0
+            done = _follow(box, done)
 
 
 _HELPER = _Helper()
