@@ -39,6 +39,8 @@ class Compiled:
         self.model = model
         self._program: Program | None = None
         self._packed_from: Sequence[tuple[int, int]] = ()
+        # Every run looks at all weights, and walking through the modules takes longer than some forwards.
+        self._held = [module._parameters for module in model.modules() if module._parameters]
         self._tables = (np.empty(0, np.float32),) * 3
         self._counting = np.arange(1024)
 
@@ -125,10 +127,15 @@ class Compiled:
 
     def _pack(self) -> None:
         """Pack the weights, unless they are those that are packed or something stands in for a part of the model."""
-        if vars(self.model).keys() & {"forward", "hidden", "head"}:
+        if not {"forward", "hidden", "head"}.isdisjoint(vars(self.model)):
             self._program, self._packed_from = None, ()
             return
-        stand = [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in self.model.parameters()]
+        stand = [
+            (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+            for held in self._held
+            for weight in held.values()
+            if weight is not None  # a bias that there is not
+        ]
         if stand == self._packed_from:
             return
         self._packed_from = stand
