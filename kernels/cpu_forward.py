@@ -692,7 +692,7 @@ class Program:
             self._places[n, : len(row)] = [matrix.ctypes.data for matrix in row]
         norms = [weight for layer in layers for weight in (layer.input_norm, layer.output_norm)] + [norm]
         self._norms = torch.stack(norms).detach().numpy()
-        self._rooms = threading.local()
+        self._rooms: list[tuple[list[np.ndarray], np.ndarray]] = []  # that nobody works in; seldom more than one
         self._pace = Pace(threads)
 
     @property
@@ -720,7 +720,7 @@ class Program:
         until the caller moves the length over those that are to stay.
         """
         total, count = len(tokens), len(rows)
-        room, scores = self._room(total, max(part[1] + part[3] for part in parts), keys.shape[4])
+        room, scores = whole = self._room(total, max(part[1] + part[3] for part in parts), keys.shape[4])
         logits = torch.empty((count if head else 0, _whole(self._vocab)))
         arguments = (
             tokens, positions, np.array(parts, np.int64), _NOTHING if visible is None else visible, rows, self._embedding, self._norms,
@@ -738,13 +738,16 @@ class Program:
             _HELPER.free()
         if helped == (shares == 2):
             self._pace.note(total, shares, time.perf_counter() - began)
-        if head:
-            return logits[:, : self._vocab]
-        return torch.from_numpy(room[1][:count, : self._hidden].copy())
+        out = logits[:, : self._vocab] if head else torch.from_numpy(room[1][:count, : self._hidden].copy())
+        self._rooms.append(whole)
+        return out
 
-    def _room(self, total: int, longest: int, size: int) -> tuple[Sequence[np.ndarray], np.ndarray]:
-        """Where a forward of this thread may work, and the threads' scores; it grows by doubling, so that decoding never makes it anew."""
-        room = getattr(self._rooms, "room", None)
+    def _room(self, total: int, longest: int, size: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """Where a forward may work, and the threads' scores; it grows by doubling, so that decoding never makes it anew."""
+        try:
+            room = self._rooms.pop()
+        except IndexError:  # the first forward, or all rooms are in use by other threads
+            room = None
         if room is None or len(room[0][0]) < total or room[1].shape[2] < longest:
             total, longest = (1 << (number - 1).bit_length() for number in (max(total, 64), max(longest, 1024)))
             widths = (
@@ -752,7 +755,6 @@ class Program:
                 2 * _whole(self._inner),
             )  # fmt: skip
             room = [np.zeros((total, width), np.float32) for width in widths], np.zeros((2, TALLEST, longest), np.float32)
-            self._rooms.room = room
         return room
 
 
