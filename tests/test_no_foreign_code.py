@@ -19,6 +19,7 @@ MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "mars
 WORDS = {"trust_remote_code", "allow_pickle", "shell"}
 # Where one of them stands all the same, and why it is harmless.
 ALLOWED = {
+    ("nemodiff_core/serving/manifest.py", "yaml.load"): "with SafeLoader or its twin in C, which make plain data only",
     ("nemodiff_core/training/train.py", "torch.load"): "the trainer's own state, read with weights_only=True from the folder it wrote",
 }
 
@@ -56,6 +57,14 @@ def test_the_one_torch_load_reads_weights_only():
     tree = ast.parse((ROOT / "nemodiff_core/training/train.py").read_text("utf-8"))
     (call,) = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and dotted(node.func) == "torch.load"]
     assert any(k.arg == "weights_only" and isinstance(k.value, ast.Constant) and k.value.value is True for k in call.keywords)
+
+
+def test_the_one_yaml_load_is_a_safe_one():
+    import yaml
+
+    from nemodiff_core.serving import manifest
+
+    assert manifest._LOADER in (yaml.SafeLoader, getattr(yaml, "CSafeLoader", None))
 
 
 @pytest.mark.parametrize("code", ["eval('1')", "import pickle", "from dill import loads", "torch.load(f)", "f(trust_remote_code=True)", "f(shell=yes)", "np.load(f, allow_pickle=True)"])
