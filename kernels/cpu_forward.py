@@ -11,7 +11,8 @@ very same float32 products. Every output is the sum of its products in the order
 and a query's scores never depend on what else is in the pass. So a token's logits are the same bits whether it comes
 alone, in a block or in a batch: self-speculation on this path is exact by construction and not only in practice.
 
-The reference it must equal is `TriModeModel.hidden` and its head. Nothing here holds the interpreter's lock.
+The reference it must equal is `TriModeModel.hidden` and its head. Nothing here holds the interpreter's lock. All that is
+compiled stands in this one file, because Numba compiles again when the file of a function has changed, and no other.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import os
 import queue
 import threading
 import time
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +31,8 @@ from llvmlite import ir
 from numba import carray, literal_unroll, njit, types
 from numba.extending import intrinsic
 
+from kernels.pace import Pace
+
 PANEL = 16  # outputs side by side: two vectors of a register of 256 bits
 TALLEST = 6  # rows of a tile: 12 sums, 2 weights and an input fill 16 registers
 CAUSAL, BIDIRECTIONAL, MASKED = 0, 1, 2  # what a query sees of its own input
@@ -40,75 +42,97 @@ _F32, _I32, _I64, _POINTER = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.
 _VECTOR, _WORDS = ir.VectorType(_F32, _LANES), ir.VectorType(_I32, _LANES)
 
 
-def _tile(rows: int, panels: int, halves: bool):
-    """A compiled product of `rows` rows with some panels of weights, its sums in registers all the way.
+def _number(value: int) -> ir.Constant:
+    return ir.Constant(_I64, value)
 
-    tile(x, x_stride, weights, step, gap, depth, out, out_stride, add): addresses and byte distances; input k of a row
-    lies at x + 4k, its weights at weights + k·step, those of the next panel `gap` further; out is set, or added to where add is not 0.
+
+def _place(builder: ir.IRBuilder, base: ir.Value, offset: ir.Value) -> ir.Value:
+    return builder.inttoptr(builder.add(base, offset), _POINTER)
+
+
+def _fma(builder: ir.IRBuilder) -> ir.Function:
+    return builder.module.declare_intrinsic("llvm.fmuladd.v8f32", fnty=ir.FunctionType(_VECTOR, [_VECTOR] * 3))
+
+
+def _tile(panels: int, halves: bool, tallest: int = TALLEST):
+    """A compiled product of some rows with some panels of weights, its sums in registers all the way.
+
+    tile(rows, x, x_stride, weights, step, gap, depth, out, out_stride, add): up to `tallest` rows, then addresses and byte
+    distances; input k of a row lies at x + 4k, its weights at weights + k·step, those of the next panel `gap` further; out is
+    set, or added to where add is not 0.
     """
 
     @intrinsic
-    def tile(typing, x, x_stride, weights, step, gap, depth, out, out_stride, add):
-        signature = types.void(*[types.intp] * 9)
+    def tile(typing, rows, x, x_stride, weights, step, gap, depth, out, out_stride, add):
+        signature = types.void(*[types.intp] * 10)
 
         def generate(context, builder, _, arguments):
-            x, x_stride, weights, step, gap, depth, out, out_stride, add = arguments
-            fma = builder.module.declare_intrinsic("llvm.fmuladd.v8f32", fnty=ir.FunctionType(_VECTOR, [_VECTOR] * 3))
-            undefined, first = ir.Constant(_VECTOR, ir.Undefined), ir.Constant(_I32, 0)
-
-            def number(value: int) -> ir.Constant:
-                return ir.Constant(_I64, value)
-
-            def place(base, offset):
-                return builder.inttoptr(builder.add(base, offset), _POINTER)
-
-            lines = [builder.add(x, builder.mul(x_stride, number(row))) for row in range(rows)]
-            tops = [builder.add(weights, builder.mul(gap, number(panel))) for panel in range(panels)]
-            adds = builder.icmp_signed("!=", add, number(0))
-            entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
-            builder.branch(loop)
-
-            builder.position_at_end(loop)
-            k = builder.phi(_I64)
-            sums = [[builder.phi(_VECTOR) for _ in range(2 * panels)] for _ in range(rows)]
-            across, down = builder.mul(k, number(4)), builder.mul(k, step)
-            columns = []
-            for top in tops:
-                if halves:  # a word holds the upper halves of two outputs, eight apart
-                    word = builder.load(place(top, down), typ=_WORDS, align=4)
-                    columns.append(builder.bitcast(builder.shl(word, ir.Constant(_WORDS, [16] * _LANES)), _VECTOR))
-                    columns.append(builder.bitcast(builder.and_(word, ir.Constant(_WORDS, [0xFFFF0000] * _LANES)), _VECTOR))
-                else:
-                    columns.append(builder.load(place(top, down), typ=_VECTOR, align=4))
-                    columns.append(builder.load(place(top, builder.add(down, number(4 * _LANES))), typ=_VECTOR, align=4))
-            nexts = []
-            for line, row in zip(lines, sums):
-                one = builder.insert_element(undefined, builder.load(place(line, across), typ=_F32, align=4), first)
-                one = builder.shuffle_vector(one, undefined, ir.Constant(_WORDS, [0] * _LANES))
-                nexts.append([builder.call(fma, [one, column, sum]) for column, sum in zip(columns, row)])
-            after = builder.add(k, number(1))
-            k.add_incoming(number(0), entry)
-            k.add_incoming(after, loop)
-            for row, new in zip(sums, nexts):
-                for sum, value in zip(row, new):
-                    sum.add_incoming(ir.Constant(_VECTOR, [0.0] * _LANES), entry)
-                    sum.add_incoming(value, loop)
-            builder.cbranch(builder.icmp_signed("<", after, depth), loop, done)
-
-            builder.position_at_end(done)
-            for row, new in enumerate(nexts):
-                for column, value in enumerate(new):
-                    goal = place(out, builder.add(builder.mul(out_stride, number(row)), number(4 * _LANES * column)))
-                    with builder.if_else(adds) as (adding, setting):
-                        with adding:
-                            builder.store(builder.fadd(builder.load(goal, typ=_VECTOR, align=4), value), goal, align=4)
-                        with setting:
-                            builder.store(value, goal, align=4)
+            wanted, *arguments = arguments
+            other, end = builder.append_basic_block(), builder.append_basic_block()
+            choice = builder.switch(wanted, other)
+            for rows in range(1, tallest + 1):
+                block = builder.append_basic_block()
+                choice.add_case(_number(rows), block)
+                builder.position_at_end(block)
+                _multiply(builder, rows, panels, halves, *arguments)
+                builder.branch(end)
+            builder.position_at_end(other)
+            builder.branch(end)
+            builder.position_at_end(end)
             return context.get_dummy_value()
 
         return signature, generate
 
     return tile
+
+
+def _multiply(builder, rows, panels, halves, x, x_stride, weights, step, gap, depth, out, out_stride, add):
+    """The product of so many rows, at the end of the builder's block; see `_tile`."""
+    fma = _fma(builder)
+    undefined, first = ir.Constant(_VECTOR, ir.Undefined), ir.Constant(_I32, 0)
+
+    lines = [builder.add(x, builder.mul(x_stride, _number(row))) for row in range(rows)]
+    tops = [builder.add(weights, builder.mul(gap, _number(panel))) for panel in range(panels)]
+    adds = builder.icmp_signed("!=", add, _number(0))
+    entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
+    builder.branch(loop)
+
+    builder.position_at_end(loop)
+    k = builder.phi(_I64)
+    sums = [[builder.phi(_VECTOR) for _ in range(2 * panels)] for _ in range(rows)]
+    across, down = builder.mul(k, _number(4)), builder.mul(k, step)
+    columns = []
+    for top in tops:
+        if halves:  # a word holds the upper halves of two outputs, eight apart
+            word = builder.load(_place(builder, top, down), typ=_WORDS, align=4)
+            columns.append(builder.bitcast(builder.shl(word, ir.Constant(_WORDS, [16] * _LANES)), _VECTOR))
+            columns.append(builder.bitcast(builder.and_(word, ir.Constant(_WORDS, [0xFFFF0000] * _LANES)), _VECTOR))
+        else:
+            columns.append(builder.load(_place(builder, top, down), typ=_VECTOR, align=4))
+            columns.append(builder.load(_place(builder, top, builder.add(down, _number(4 * _LANES))), typ=_VECTOR, align=4))
+    nexts = []
+    for line, row in zip(lines, sums):
+        one = builder.insert_element(undefined, builder.load(_place(builder, line, across), typ=_F32, align=4), first)
+        one = builder.shuffle_vector(one, undefined, ir.Constant(_WORDS, [0] * _LANES))
+        nexts.append([builder.call(fma, [one, column, sum]) for column, sum in zip(columns, row)])
+    after = builder.add(k, _number(1))
+    k.add_incoming(_number(0), entry)
+    k.add_incoming(after, loop)
+    for row, new in zip(sums, nexts):
+        for sum, value in zip(row, new):
+            sum.add_incoming(ir.Constant(_VECTOR, [0.0] * _LANES), entry)
+            sum.add_incoming(value, loop)
+    builder.cbranch(builder.icmp_signed("<", after, depth), loop, done)
+
+    builder.position_at_end(done)
+    for row, new in enumerate(nexts):
+        for column, value in enumerate(new):
+            goal = _place(builder, out, builder.add(builder.mul(out_stride, _number(row)), _number(4 * _LANES * column)))
+            with builder.if_else(adds) as (adding, setting):
+                with adding:
+                    builder.store(builder.fadd(builder.load(goal, typ=_VECTOR, align=4), value), goal, align=4)
+                with setting:
+                    builder.store(value, goal, align=4)
 
 
 def _dots(rows: int, keys: int):
@@ -124,30 +148,24 @@ def _dots(rows: int, keys: int):
 
         def generate(context, builder, _, arguments):
             queries, query_stride, first_key, key_stride, size, out, out_stride = arguments
-            fma = builder.module.declare_intrinsic("llvm.fmuladd.v8f32", fnty=ir.FunctionType(_VECTOR, [_VECTOR] * 3))
+            fma = _fma(builder)
 
-            def number(value: int) -> ir.Constant:
-                return ir.Constant(_I64, value)
-
-            def place(base, offset):
-                return builder.inttoptr(builder.add(base, offset), _POINTER)
-
-            lines = [builder.add(queries, builder.mul(query_stride, number(row))) for row in range(rows)]
-            columns = [builder.add(first_key, builder.mul(key_stride, number(key))) for key in range(keys)]
+            lines = [builder.add(queries, builder.mul(query_stride, _number(row))) for row in range(rows)]
+            columns = [builder.add(first_key, builder.mul(key_stride, _number(key))) for key in range(keys)]
             entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
             builder.branch(loop)
 
             builder.position_at_end(loop)
             i = builder.phi(_I64)
             sums = [builder.phi(_VECTOR) for _ in range(rows * keys)]
-            offset = builder.mul(i, number(4))
-            theirs = [builder.load(place(column, offset), typ=_VECTOR, align=4) for column in columns]
+            offset = builder.mul(i, _number(4))
+            theirs = [builder.load(_place(builder, column, offset), typ=_VECTOR, align=4) for column in columns]
             nexts = []
             for row, line in enumerate(lines):
-                own = builder.load(place(line, offset), typ=_VECTOR, align=4)
+                own = builder.load(_place(builder, line, offset), typ=_VECTOR, align=4)
                 nexts += [builder.call(fma, [own, other, sums[row * keys + key]]) for key, other in enumerate(theirs)]
-            after = builder.add(i, number(_LANES))
-            i.add_incoming(number(0), entry)
+            after = builder.add(i, _number(_LANES))
+            i.add_incoming(_number(0), entry)
             i.add_incoming(after, loop)
             for sum, value in zip(sums, nexts):
                 sum.add_incoming(ir.Constant(_VECTOR, [0.0] * _LANES), entry)
@@ -164,7 +182,7 @@ def _dots(rows: int, keys: int):
                     value = builder.fadd(low, high)
                 total = builder.extract_element(value, ir.Constant(_I32, 0))
                 row, key = divmod(n, keys)
-                builder.store(total, place(out, builder.add(builder.mul(out_stride, number(row)), number(4 * key))), align=4)
+                builder.store(total, _place(builder, out, builder.add(builder.mul(out_stride, _number(row)), _number(4 * key))), align=4)
             return context.get_dummy_value()
 
         return signature, generate
@@ -218,9 +236,8 @@ def _arrivals(typing, place):
 
 _let_others = types.ExternalFunction("sched_yield", types.int32())
 
-_half_1, _half_2, _half_3, _half_4, _half_5, _half_6 = (_tile(rows, 1, True) for rows in range(1, 7))
-_full_1, _full_2, _full_3, _full_4, _full_5, _full_6 = (_tile(rows, 1, False) for rows in range(1, 7))
-_half_wide, _full_wide = _tile(1, 4, True), _tile(1, 4, False)  # a row alone has too few sums to hide how long one takes
+_half_tile, _full_tile = _tile(1, True), _tile(1, False)
+_half_wide, _full_wide = _tile(4, True, 1), _tile(4, False, 1)  # a row alone has too few sums to hide how long one takes
 
 _dots_1, _dots_1x4, _dots_2x4 = _dots(1, 1), _dots(1, 4), _dots(2, 4)
 _dots_3x2, _dots_4x2, _dots_5x2, _dots_6x2 = (_dots(rows, 2) for rows in range(3, 7))
@@ -237,38 +254,6 @@ _E2, _E3, _E4, _E5, _E6, _E7 = (np.float32(x) for x in (0.5, 1.6666666e-1, 4.166
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _full_tile(rows, x, x_stride, weights, step, depth, out, out_stride, add):
-    if rows == 6:
-        _full_6(x, x_stride, weights, step, 0, depth, out, out_stride, add)
-    elif rows == 5:
-        _full_5(x, x_stride, weights, step, 0, depth, out, out_stride, add)
-    elif rows == 4:
-        _full_4(x, x_stride, weights, step, 0, depth, out, out_stride, add)
-    elif rows == 3:
-        _full_3(x, x_stride, weights, step, 0, depth, out, out_stride, add)
-    elif rows == 2:
-        _full_2(x, x_stride, weights, step, 0, depth, out, out_stride, add)
-    else:
-        _full_1(x, x_stride, weights, step, 0, depth, out, out_stride, add)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _half_tile(rows, x, x_stride, weights, step, depth, out, out_stride, add):
-    if rows == 6:
-        _half_6(x, x_stride, weights, step, 0, depth, out, out_stride, add)
-    elif rows == 5:
-        _half_5(x, x_stride, weights, step, 0, depth, out, out_stride, add)
-    elif rows == 4:
-        _half_4(x, x_stride, weights, step, 0, depth, out, out_stride, add)
-    elif rows == 3:
-        _half_3(x, x_stride, weights, step, 0, depth, out, out_stride, add)
-    elif rows == 2:
-        _half_2(x, x_stride, weights, step, 0, depth, out, out_stride, add)
-    else:
-        _half_1(x, x_stride, weights, step, 0, depth, out, out_stride, add)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
 def _product(x, weights, halves, depth, width, out, add):
     """out[rows, width] (+)= x[rows, depth] times packed weights at the address `weights`; both a whole number of panels wide."""
     rows, panels = x.shape[0], width // PANEL
@@ -280,15 +265,15 @@ def _product(x, weights, halves, depth, width, out, add):
         panel = 0
         while panel + 4 <= panels:
             if halves:
-                _half_wide(source, x_stride, weights + panel * gap, step, gap, depth, goal + panel * 64, out_stride, add)
+                _half_wide(1, source, x_stride, weights + panel * gap, step, gap, depth, goal + panel * 64, out_stride, add)
             else:
-                _full_wide(source, x_stride, weights + panel * gap, step, gap, depth, goal + panel * 64, out_stride, add)
+                _full_wide(1, source, x_stride, weights + panel * gap, step, gap, depth, goal + panel * 64, out_stride, add)
             panel += 4
         while panel < panels:
             if halves:
-                _half_1(source, x_stride, weights + panel * gap, step, gap, depth, goal + panel * 64, out_stride, add)
+                _half_tile(1, source, x_stride, weights + panel * gap, step, gap, depth, goal + panel * 64, out_stride, add)
             else:
-                _full_1(source, x_stride, weights + panel * gap, step, gap, depth, goal + panel * 64, out_stride, add)
+                _full_tile(1, source, x_stride, weights + panel * gap, step, gap, depth, goal + panel * 64, out_stride, add)
             panel += 1
         return
     tiles = (rows + TALLEST - 1) // TALLEST
@@ -298,9 +283,9 @@ def _product(x, weights, halves, depth, width, out, add):
             count = (rows - row + left - 1) // left  # tiles of even heights: a low one leaves the registers idle
             top, bottom = source + row * x_stride, goal + row * out_stride + panel * 64
             if halves:
-                _half_tile(count, top, x_stride, weights + panel * gap, step, depth, bottom, out_stride, add)
+                _half_tile(count, top, x_stride, weights + panel * gap, step, gap, depth, bottom, out_stride, add)
             else:
-                _full_tile(count, top, x_stride, weights + panel * gap, step, depth, bottom, out_stride, add)
+                _full_tile(count, top, x_stride, weights + panel * gap, step, gap, depth, bottom, out_stride, add)
             row += count
 
 
@@ -427,7 +412,7 @@ def _attend(qkv, part, low, high, heads, pairs, keys, values, visible, scores, o
                     for j in range(sees, last):
                         scores[t, j] = _ZERO  # adds nothing: a row's sum is the same with more keys behind it
                 for panel in range(0, 4 * size, 4 * PANEL):
-                    _full_tile(tall, table, line, v + panel, key_stride, last, goal + first * out_stride + panel, out_stride, _SET)
+                    _full_tile(tall, table, line, v + panel, key_stride, 0, last, goal + first * out_stride + panel, out_stride, _SET)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -505,19 +490,21 @@ def _pointer(typing, place):
     return types.voidptr(types.int64), lambda context, builder, _, arguments: builder.inttoptr(arguments[0], _POINTER)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _noted(box, at, array):
-    """Note where an array lies and its shape in box[at:]; where the next may be noted."""
-    box[at] = np.int64(array.ctypes.data)
-    for n in range(array.ndim):
-        box[at + 1 + n] = array.shape[n]
-    return at + 1 + array.ndim
-
-
 # A box tells the second thread what to do: its ticket, which grows with every forward that is posted; whether the
 # thread has stopped looking; then numbers and arrays of the forward. The first two are read and written atomically.
 _TICKET, _PARKED, _NUMBERS, _FIRST = 0, 1, 2, 8
+_SLOT = 6  # an address and up to five lengths
+_BOX = _FIRST + 21 * _SLOT
 _LOOKS = np.int64(3000)  # at a box before the thread goes to sleep: about as many microseconds
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _noted(box, slot, array):
+    """Note where an array lies, and its shape, in a slot of the box."""
+    at = _FIRST + _SLOT * slot
+    box[at] = np.int64(array.ctypes.data)
+    for n in range(array.ndim):
+        box[at + 1 + n] = array.shape[n]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -528,29 +515,33 @@ def _post(
     """Put the second share of a forward into the box; whether the thread has to be woken."""
     box[_NUMBERS], box[_NUMBERS + 1], box[_NUMBERS + 2], box[_NUMBERS + 3] = halves, heads, pairs, inner
     box[_NUMBERS + 4] = _as_bits(eps)
-    at = _FIRST
+    slot = 0
     for array in literal_unroll((
         tokens, positions, parts, visible, rows, embedding, norms, places, cos, sin, scales, keys, values, x, normed, qkv, seen, both,
         scores, logits, gate,
     )):  # fmt: skip
-        at = _noted(box, at, array)
+        _noted(box, slot, array)
+        slot += 1
     place = np.int64(box.ctypes.data)
     _arrived(place + 8 * _TICKET)
     return _arrivals(place + 8 * _PARKED) != 0
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _line(box, at, like):
+def _line(box, slot, like):
+    at = _FIRST + _SLOT * slot
     return carray(_pointer(box[at]), (box[at + 1],), like)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _table(box, at, like):
+def _table(box, slot, like):
+    at = _FIRST + _SLOT * slot
     return carray(_pointer(box[at]), (box[at + 1], box[at + 2]), like)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _stored(box, at):
+def _stored(box, slot):
+    at = _FIRST + _SLOT * slot
     return carray(_pointer(box[at]), (box[at + 1], box[at + 2], box[at + 3], box[at + 4], box[at + 5]), np.float32)
 
 
@@ -571,16 +562,13 @@ def _follow(box, done):
                 return done
             box[_PARKED] = 0
             continue
-        at = _FIRST
         _forward(
-            _line(box, at, np.int64), _line(box, at + 2, np.int64), _table(box, at + 4, np.int64), _table(box, at + 7, np.bool_),
-            _line(box, at + 10, np.int64), _table(box, at + 12, np.float32), _table(box, at + 15, np.float32),
-            _table(box, at + 18, np.int64), box[_NUMBERS] != 0, box[_NUMBERS + 1], box[_NUMBERS + 2], box[_NUMBERS + 3],
-            _as_float(np.int32(box[_NUMBERS + 4])), _table(box, at + 21, np.float32), _table(box, at + 24, np.float32),
-            _line(box, at + 27, np.float32), _stored(box, at + 29), _stored(box, at + 35), _table(box, at + 41, np.float32),
-            _table(box, at + 44, np.float32), _table(box, at + 47, np.float32), _table(box, at + 50, np.float32),
-            _table(box, at + 53, np.float32), _table(box, at + 56, np.float32), _table(box, at + 59, np.float32), 1, 2,
-            _line(box, at + 62, np.int64),
+            _line(box, 0, np.int64), _line(box, 1, np.int64), _table(box, 2, np.int64), _table(box, 3, np.bool_),
+            _line(box, 4, np.int64), _table(box, 5, np.float32), _table(box, 6, np.float32), _table(box, 7, np.int64),
+            box[_NUMBERS] != 0, box[_NUMBERS + 1], box[_NUMBERS + 2], box[_NUMBERS + 3], _as_float(np.int32(box[_NUMBERS + 4])),
+            _table(box, 8, np.float32), _table(box, 9, np.float32), _line(box, 10, np.float32), _stored(box, 11), _stored(box, 12),
+            _table(box, 13, np.float32), _table(box, 14, np.float32), _table(box, 15, np.float32), _table(box, 16, np.float32),
+            _table(box, 17, np.float32), _table(box, 18, np.float32), _table(box, 19, np.float32), 1, 2, _line(box, 20, np.int64),
         )  # fmt: skip
         done, looks = ticket, 0
 
@@ -695,11 +683,6 @@ class Program:
         self._rooms: list[tuple[list[np.ndarray], np.ndarray]] = []  # that nobody works in; seldom more than one
         self._pace = Pace(threads)
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of the packed weights."""
-        return sum(matrix.nbytes for row in self._packed for matrix in row)
-
     def __call__(
         self,
         tokens: np.ndarray,  # [total] int64
@@ -758,38 +741,6 @@ class Program:
         return room
 
 
-class Pace:
-    """How many threads the next forward gets: two for wide ones, unless one was quicker lately.
-
-    It is where the other core has no time: a thread that waits for another costs more than it gains.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._counts: Counter[int] = Counter()
-        # Seconds a row, lately, by number of threads; widths that lie within a factor of two are alike.
-        self._seconds: defaultdict[int, dict[int, float]] = defaultdict(dict)
-
-    def threads(self, rows: int) -> int:
-        """1 or 2, for a forward of so many rows."""
-        if self._most < 2 or rows < _WIDE:
-            return 1
-        width = rows.bit_length()
-        self._counts[width] += 1
-        seconds = self._seconds[width]
-        if len(seconds) < 2:
-            return 1 + self._counts[width] % 2
-        quicker = min(seconds, key=seconds.__getitem__)
-        return 3 - quicker if self._counts[width] % _PROBE == 0 else quicker
-
-    def note(self, rows: int, threads: int, seconds: float) -> None:
-        """What a forward took."""
-        if self._most > 1 and rows >= _WIDE:
-            known, took = self._seconds[rows.bit_length()], seconds / rows
-            before = known.get(threads, took)
-            known[threads] = before + _WEIGHT * (min(took, 4 * before) - before)
-
-
 class _Helper:
     """The second thread of this process, for all programs; it starts with the first work and ends with the process.
 
@@ -804,7 +755,7 @@ class _Helper:
         """Whether the thread is the caller's now, to be given back with `free`."""
         if self._process != os.getpid():  # a fork leaves threads behind
             self._process, self._turn = os.getpid(), threading.Lock()
-            self._box, self._calls = np.zeros(128, np.int64), queue.SimpleQueue()
+            self._box, self._calls = np.zeros(_BOX, np.int64), queue.SimpleQueue()
             self._box[_PARKED] = 1
             threading.Thread(target=self._run, args=(self._box, self._calls), name="forward", daemon=True).start()
         return self._turn.acquire(blocking=False)
@@ -828,7 +779,6 @@ class _Helper:
 
 
 _HELPER = _Helper()
-_WIDE, _PROBE, _WEIGHT = 6, 64, 0.2  # rows worth two threads; how often the other number is tried; of a new measurement
 _NOTHING = np.zeros((0, 0), np.bool_)
 
 

@@ -67,9 +67,9 @@ def use(device: torch.device | str, mode: str | None = None, *, waits: bool = Tr
     return Ops(**{name: _load(name, name in chosen, waits) for name in NAMES}, kernels=chosen, interpreted=wish == "interpret")
 
 
-def compiles_cpu(mode: str | None = None) -> bool:
+def compiles_cpu() -> bool:
     """Whether whole forwards of small models are compiled for the CPU (cpu_forward.py): Numba is there, no reference was wished for."""
-    return (mode or os.environ.get(WISH)) != "reference" and importlib.util.find_spec("numba") is not None
+    return os.environ.get(WISH) != "reference" and importlib.util.find_spec("numba") is not None
 
 
 def _chosen(wish: str) -> frozenset[str]:

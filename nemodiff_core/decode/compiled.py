@@ -16,6 +16,7 @@ import torch
 import kernels
 from nemodiff_core.cache import KVCache
 from nemodiff_core.decode.calls import Forward
+from nemodiff_core.decode.graphs import WIDEST
 from nemodiff_core.model import Layout, TriModeModel
 from nemodiff_core.placement import SINGLE_THREAD_PARAMETERS, forward_threads
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:  # importing it takes Numba, which takes most of a second
     from kernels.cpu_forward import Program
 
 _log = logging.getLogger(__name__)
-
-SPARE = 64  # positions behind what a run may write, where a pass may always put its keys: the longest block
 
 
 class Compiled:
@@ -63,7 +62,7 @@ class Compiled:
     @torch.inference_mode()
     def new_cache(self, capacity: int, rows: int = 1, spare: int = 0) -> KVCache:
         """An empty cache for a new run, whose widest pass has `spare` inputs."""
-        cache = self.model.new_cache(capacity + max(spare, SPARE), rows)
+        cache = self.model.new_cache(capacity + max(spare, WIDEST), rows)
         cache.capacity = capacity
         cache.arrays = cache.keys.numpy(), cache.values.numpy()
         self._pack()

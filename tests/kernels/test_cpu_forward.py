@@ -10,7 +10,8 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from kernels import reference
-from kernels.cpu_forward import BIDIRECTIONAL, CAUSAL, MASKED, Pace, commit_stats
+from kernels.cpu_forward import BIDIRECTIONAL, CAUSAL, MASKED, commit_stats
+from kernels.pace import Pace
 from nemodiff_core.cache import KVCache
 from nemodiff_core.config import ModelConfig, RopeConfig
 from nemodiff_core.decode.compiled import Compiled

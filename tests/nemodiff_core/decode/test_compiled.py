@@ -136,4 +136,3 @@ def test_a_compiler_that_does_not_work_costs_nobody_the_run(monkeypatch: pytest.
 
 def _untimed(steps: list[Step]) -> list[Step]:
     return [dataclasses.replace(step, elapsed_ns=0) for step in steps]
-
