@@ -31,6 +31,7 @@ FLAGS = [
 # What a page stored for later visits is gone when the next test opens one, but not when a page reloads.
 _FORGET = "if (!window.sessionStorage.getItem('nd-test')) { window.localStorage.clear(); window.sessionStorage.setItem('nd-test', '1'); }"
 _contexts: dict[str, BrowserContext] = {}
+_cleaned: dict[tuple[str, str], Page] = {}  # by their key and the script that cleaned them
 
 
 @functools.cache
@@ -56,12 +57,13 @@ def _new_context(**options: Any) -> BrowserContext:
 
 
 @contextmanager
-def tabs() -> Iterator[Callable[..., Page]]:
-    """Gives `open_tab(width, height, **context options)`; closes its pages in the end.
+def tabs(clean: str | None = None) -> Iterator[Callable[..., Page]]:
+    """Gives `open_tab(width, height, color_scheme, reduced_motion, **context options)`; closes its pages in the end.
 
-    A first tab shares its context with the first tabs of other tests that ask for the same options, and so their
-    process and their compiled scripts, which are most of a page's loading time; so do second tabs, who are other visitors. Raises
-    AssertionError if a script failed, broke the page's policy, or asked anything of another machine.
+    A first tab shares its context with the first tabs of other tests, and so their process and their compiled scripts,
+    which are most of a page's loading time; so do second tabs, who are other visitors. With `clean`, a script after
+    which a page is as good as new, a page is not closed but cleaned, and opened again by whoever gives the same script.
+    Raises AssertionError if a script failed, broke the page's policy, or asked anything of another machine.
     """
     trouble: list[str] = []
     pages: list[tuple[str, Page]] = []
@@ -70,24 +72,46 @@ def tabs() -> Iterator[Callable[..., Page]]:
         parts = urlsplit(url)
         return parts.scheme in ("data", "blob", "about") or parts.hostname in LOCAL
 
-    def open_tab(width: int = 1440, height: int = 900, **options: Any) -> Page:
-        key = repr(sorted(options.items()))
-        key += f" visitor {sum(known.startswith(key) for known, _ in pages)}"
+    watched: dict[str, Callable[[Any], Any]] = {
+        "console": lambda said: "Content Security Policy" in said.text and trouble.append(f"policy: {said.text}"),
+        "pageerror": lambda error: trouble.append(f"script error: {error}"),
+        "request": lambda request: local(request.url) or trouble.append(f"request to {request.url}"),
+        "websocket": lambda socket: local(socket.url) or trouble.append(f"socket to {socket.url}"),
+    }
+
+    def new(key: str, options: dict[str, Any]) -> Page:
         if key not in _contexts:
             _contexts[key] = _new_context(**options)
         page = _contexts[key].new_page()
-        pages.append((key, page))
-        page.set_viewport_size({"width": width, "height": height})
         page.set_default_timeout(PATIENCE_MS)
         page.add_init_script(_FORGET)
-        page.on("console", lambda said: "Content Security Policy" in said.text and trouble.append(f"policy: {said.text}"))
-        page.on("pageerror", lambda error: trouble.append(f"script error: {error}"))
-        page.on("request", lambda request: local(request.url) or trouble.append(f"request to {request.url}"))
-        page.on("websocket", lambda socket: local(socket.url) or trouble.append(f"socket to {socket.url}"))
-        page.on("crash", lambda: (trouble.append("the page crashed"), _contexts.pop(key, None)))
         return page
 
+    def open_tab(width: int = 1440, height: int = 900, color_scheme: str = "light", reduced_motion: str = "no-preference", **options: Any) -> Page:
+        key = repr(sorted(options.items()))
+        key += f" visitor {sum(known.startswith(key) for known, _ in pages)}"
+        page = clean and _cleaned.pop((key, clean), None) or new(key, options)
+        pages.append((key, page))
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=color_scheme, reduced_motion=reduced_motion)
+        page.bring_to_front()
+        for event, heard in watched.items():
+            page.on(event, heard)
+        page.once("crash", lambda: (trouble.append("the page crashed"), _contexts.pop(key, None)))
+        return page
+
+    def keep(key: str, page: Page) -> None:
+        page.unroute_all()
+        page.mouse.move(0, 0)
+        page.evaluate(clean)
+        for event, heard in watched.items():
+            page.remove_listener(event, heard)
+        _cleaned[key, clean] = page
+
     yield open_tab
-    for _, page in pages:
-        page.close()
+    for key, page in pages:
+        if clean and key in _contexts and not page.is_closed():
+            keep(key, page)
+        else:
+            page.close()
     assert not trouble, trouble

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from nemodiff_core.cache import KVCache
 from nemodiff_core.config import ModelConfig, RopeConfig
 from nemodiff_core.decode.compiled import Compiled
 from nemodiff_core.model import TriModeModel
-from tests.kernels.oracle import assert_as_exact, check_stats
+from tests.kernels.oracle import HAIR, check_stats, error
 
 VOCABULARY = 75
 some = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -71,25 +72,43 @@ def call(geometry: int, tokens: torch.Tensor, parts: list, positions: torch.Tens
     return run(tokens.numpy(), positions.numpy(), parts, *arrays, **more)
 
 
+def beside_the_model(geometry: int, halves: bool, count: int, prefix: int, pattern: int, seed: int) -> Iterator[tuple[torch.Tensor, ...]]:
+    """What a forward answers and, of a causal one, caches: as compiled, as the model has it, and as it is in float64."""
+    tokens = torch.randint(VOCABULARY, (count,), generator=torch.Generator().manual_seed(seed))
+    rows = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[: max(1, count // 2)]
+    found, words = {}, "causal" if pattern == CAUSAL else "bidirectional"
+    for dtype in (torch.float32, torch.float64):
+        own = filled(geometry, dtype=dtype)
+        own.advance(prefix)
+        found[dtype] = model(geometry, halves, dtype)(tokens[None], pattern=words, cache=own, write=words == "causal", rows=rows)[0], own
+    theirs = filled(geometry)
+    got = call(geometry, tokens, [(0, prefix, 0, count, pattern)], torch.arange(prefix, prefix + count), theirs, rows, halves)
+    yield got, found[torch.float32][0], found[torch.float64][0]
+    for part in ("keys", "values") if pattern == CAUSAL else ():
+        yield tuple(getattr(cache, part) for cache in (theirs, found[torch.float32][1], found[torch.float64][1]))
+
+
 @some
 @given(
     geometry=st.integers(0, len(GEOMETRIES) - 1), halves=st.booleans(), count=st.integers(1, 20), prefix=st.integers(0, 70),
     pattern=st.sampled_from([CAUSAL, BIDIRECTIONAL]), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_it_is_no_further_from_the_truth_than_the_model(geometry, halves, count, prefix, pattern, seed) -> None:
-    tokens = torch.randint(VOCABULARY, (count,), generator=torch.Generator().manual_seed(seed))
-    rows = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[: max(1, count // 2)]
-    found = {}
-    for dtype in (torch.float32, torch.float64):
-        own = filled(geometry, dtype=dtype)
-        own.advance(prefix)
-        words = "causal" if pattern == CAUSAL else "bidirectional"
-        found[dtype] = model(geometry, halves, dtype)(tokens[None], pattern=words, cache=own, write=words == "causal", rows=rows)[0], own
-    theirs = filled(geometry)
-    got = call(geometry, tokens, [(0, prefix, 0, count, pattern)], torch.arange(prefix, prefix + count), theirs, rows, halves)
-    assert_as_exact(got, found[torch.float32][0], found[torch.float64][0])
-    for part in ("keys", "values") if pattern == CAUSAL else ():
-        assert_as_exact(*(getattr(cache, part) for cache in (theirs, found[torch.float32][1], found[torch.float64][1])))
+def test_it_computes_what_the_model_computes(geometry, halves, count, prefix, pattern, seed) -> None:
+    for got, own, exact in beside_the_model(geometry, halves, count, prefix, pattern, seed):
+        # A thousand times below what a wrong index does, ten times above what any order of the sums does.
+        (worst, _), (own_worst, _) = error(got, exact), error(own, exact)
+        assert worst <= 10 * own_worst + 10 * HAIR
+
+
+@pytest.mark.parametrize("geometry", range(len(GEOMETRIES)))
+def test_it_is_no_further_from_the_truth_than_the_model(geometry: int) -> None:
+    """Over many forwards: through all layers, which order of the sums comes out ahead in a single one is luck."""
+    far = torch.zeros(2, dtype=torch.float64)  # sums of squared errors: compiled, the model's
+    for seed in range(30):
+        for got, own, exact in beside_the_model(geometry, seed % 2 == 0, 1 + seed % 20, 7 * (seed % 10), (CAUSAL, BIDIRECTIONAL)[seed // 2 % 2], seed):
+            far += torch.stack([(each.double() - exact).square().sum() for each in (got, own)])
+    got, own = far.sqrt().tolist()
+    assert got <= 1.3 * own, f"error {got:.2e}, the framework's is {own:.2e}"
 
 
 @some

@@ -129,7 +129,7 @@ def run(engine: Engine, **fields: Any) -> tuple[Trace, list[Asked]]:
 
 def said(stage: Any, trace: Trace) -> list[dict[str, Any]]:
     data = trace.to_dict()
-    return stage.page.evaluate(SAID, [{k: v for k, v in data.items() if k != "steps"}, data["steps"]])
+    return stage.ask(SAID, [{k: v for k, v in data.items() if k != "steps"}, data["steps"]])
 
 
 def compare(stage: Any, trace: Trace, asked: list[Asked], mask_id: int) -> dict[str, int]:

@@ -42,7 +42,7 @@ def _short(value: float | None) -> float | None:
 
 def browser_canvases(stage: Any, trace: Trace, order: list[int]) -> list[Any]:
     steps = trace.to_dict()["steps"]
-    return stage.page.evaluate(FOLD, [len(trace.prompt.ids), steps, order])
+    return stage.ask(FOLD, [len(trace.prompt.ids), steps, order])
 
 
 @pytest.mark.parametrize("mode", list(MODES))
@@ -104,7 +104,7 @@ def test_a_run_of_very_many_steps_keeps_few_keyframes_and_all_its_canvases(stage
     draw = random.Random(3)
     far = [draw.randrange(count) for _ in range(12)]
     order = [*far, 0, count - 1, *(step for at in far[:6] for step in (at, max(0, at - 1), at, min(count - 1, at + 1)))]
-    found = stage.page.evaluate(FAR, [count, order, 11])
+    found = stage.ask(FAR, [count, order, 11])
     assert all(found["same"])
     assert found["frames"] <= 513
 

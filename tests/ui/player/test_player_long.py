@@ -105,7 +105,7 @@ def test_jumps_show_what_a_fresh_fold_shows_and_the_page_stays_small(mode: str, 
     count = len(trace.steps)
     for step in [*(draw.randrange(count) for _ in range(10)), count - 1, 0, count - 1, count // 2, count // 2 + 1, count // 2 - 1]:
         stage.seek(step + 1)
-        slots = stage.page.evaluate(SLOTS)
+        slots = stage.ask(SLOTS)
         indices = [slot[0] for slot in slots]
         assert indices == list(range(indices[0], indices[0] + len(indices)))
         assert [slot[1] for slot in slots] == expected_slots(trace, step, indices)
@@ -130,7 +130,7 @@ def test_any_part_of_a_long_text_lies_where_the_whole_has_it(width: int, open_st
     texts = [[trace.vocabulary[str(i)], trace.vocabulary[str(i)] in special] for i in trace.output.ids]
     for step in (0, 700, len(trace.steps) // 2, len(trace.steps) - 300, len(trace.steps) - 1):
         stage.seek(step + 1)
-        found = stage.page.evaluate(MISPLACED, texts)
+        found = stage.ask(MISPLACED, texts)
         assert found["wrong"] == [] and found["seen"] > 50 and found["tall"][0] == found["tall"][1]
 
 
@@ -190,7 +190,7 @@ def test_a_link_to_a_step_and_a_cell_of_a_long_run_shows_both(stage: Any):
     stage.settle()
     assert stage.get("p.selection.position") == len(trace.prompt.ids) + cell and stage.get("p.step") == step
     assert cell in stage.page.evaluate(IN_VIEW)
-    assert [slot[0] for slot in stage.page.evaluate(SLOTS) if slot[4]] == [cell]
+    assert [slot[0] for slot in stage.ask(SLOTS) if slot[4]] == [cell]
     other = stage.page.evaluate(IN_VIEW)[3]
     stage.page.evaluate(
         "(index) => { const s = document.querySelector('.ndp-prose-sheet'); s.children[index - Number(s.dataset.first)].click(); }", other
@@ -208,7 +208,7 @@ def test_another_width_lays_the_text_out_again(stage: Any):
     stage.settle()
     stage.settle()
     texts = [[trace.vocabulary[str(i)], trace.vocabulary[str(i)] == "<|im_end|>"] for i in trace.output.ids]
-    found = stage.page.evaluate(MISPLACED, texts)
+    found = stage.ask(MISPLACED, texts)
     assert found["wrong"] == [] and found["tall"][0] == found["tall"][1]
     assert len(trace.steps) // 2 - 1 in stage.page.evaluate(IN_VIEW)
 
@@ -221,12 +221,12 @@ def test_a_run_that_grows_long_is_followed(mode: str, stage: Any):
         stage.receive(message)
         stage.settle()
     assert stage.get("p.following") and stage.page.locator(".ndp-slot").count() < MOST_SLOTS
-    slots = stage.page.evaluate(SLOTS)
+    slots = stage.ask(SLOTS)
     assert [slot[2] for slot in slots[1:-40]] == [trace.vocabulary[str(trace.output.ids[slot[0]])] for slot in slots[1:-40]]
     stage.receive(sent[-1])
     stage.settle()
     texts = [[trace.vocabulary[str(i)], trace.vocabulary[str(i)] == "<|im_end|>"] for i in trace.output.ids]
-    found = stage.page.evaluate(MISPLACED, texts)
+    found = stage.ask(MISPLACED, texts)
     assert found["wrong"] == [] and found["tall"][0] == found["tall"][1]
     assert stage.page.locator(".ndp-heard").first.text_content() == heard(trace, len(trace.steps) - 1)
 
