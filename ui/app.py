@@ -19,7 +19,7 @@ from nemodiff_core.errors import NemodiffError, RequestError  # noqa: E402
 from nemodiff_core.request import Limits  # noqa: E402
 from nemodiff_core.serving.manifest import Features, Preset, this_host  # noqa: E402
 
-from ui import api, blind, files, opening, prelude, sessions, space, whatif  # noqa: E402
+from ui import api, blind, files, opening, script, sessions, space, whatif  # noqa: E402
 from ui.budget import Budget  # noqa: E402
 from ui.edit import Edit  # noqa: E402
 from ui.jobs import Job  # noqa: E402
@@ -306,7 +306,7 @@ def launch(settings: ServeSettings | None = None, *, block: bool = True) -> gr.B
     app.models.start()
     page = build(app)
     page.nemodiff = app
-    first = prelude.serving(app.recorded.get(Refine.name))
+    modules = script.serving(app.recorded.get(Refine.name))
     # Runs wait in the app's own line, which is fair and can say how long: Gradio's queue hands them on at once.
     page.queue(max_size=preset.limits.max_waiting + OTHER_THREADS, default_concurrency_limit=1, api_open=False)
     app.behind = lambda visitor: _unread(page, visitor) >= OUTBOX
@@ -326,8 +326,8 @@ def launch(settings: ServeSettings | None = None, *, block: bool = True) -> gr.B
         css=stylesheet(),
         head=in_head,
         app_kwargs={
-            "routes": [*first["routes"], *routes(app.store, app.votes, preset.features.exports), *serving.routes(app, operation)],
-            "middleware": [*serving.layers(operation, in_head), *first["middleware"]],
+            "routes": [*modules["routes"], *routes(app.store, app.votes, preset.features.exports), *serving.routes(app, operation)],
+            "middleware": [*serving.layers(operation, in_head), *modules["middleware"]],
         },
         max_file_size=files.MAX_FILE_BYTES,
         state_session_capacity=SESSIONS,

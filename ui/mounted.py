@@ -8,26 +8,26 @@ from typing import Any
 import gradio as gr
 
 PLAYER_FOLDER = Path(__file__).parent / "player"
-PLAYER_ROUTE = "/nemodiff/player"
 
 # The page may live under a root path or inside a Space's frame, so only the path of Gradio's root is taken from
 # the page's configuration, never its host.
 BASE = "const base = new URL((window.gradio_config || {}).root || '/', window.location.href).pathname.replace(/[/]+$/, '');"
 
-# Runs once per mount.
+# Runs once per mount. The modules have come with the page's own script (ui/script.py).
 _ON_LOAD = """
 const root = element.querySelector('.nd-mount');
 @BASE@
-// A whole address: browsers keep what they compiled of a text, and with it the host from which it was first met.
-import(new URL(base + '@ROUTE@/@MODULE@.js', window.location.href).href).then((module) => {
-  const mounted = module.mount(root, @OPTIONS@);
+try {
+  const { module } = window.__nemodiff || {};
+  if (!module) throw new Error('the script of this page has not come');
+  const mounted = module('@MODULE@.js').mount(root, @OPTIONS@);
   const read = () => { if (props.value) mounted.receive(props.value); };
   watch('value', read);
   @START@
-}).catch((error) => {
+} catch (error) {
   root.textContent = 'The @MODULE@ could not start (' + error.message + '). Reload the page; if it stays, ' +
     'check that the files under ui/player are complete.';
-});
+}
 """
 
 
@@ -45,7 +45,7 @@ def mounting(module: str, options: str, start: str = "read();", **words: str) ->
     `start` is what happens then. Each of `words` takes the place of its name, as in `@ID@`.
     """
     script = _ON_LOAD.replace("@OPTIONS@", options).replace("@START@", start)
-    for name, word in {"BASE": BASE, "ROUTE": PLAYER_ROUTE, "MODULE": module, **words}.items():
+    for name, word in {"BASE": BASE, "MODULE": module, **words}.items():
         script = script.replace(f"@{name}@", word)
     # Gradio diffs this template on every update; being static, it leaves alone what is drawn inside.
     return {"html_template": '<div class="nd-mount"></div>', "js_on_load": script, "apply_default_css": False}

@@ -1,55 +1,36 @@
-"""What the app serves beside Gradio: the player's files, and finished runs as downloads in every format.
+"""What the app serves beside Gradio and the page's script: plotly.js, and finished runs as downloads in every format.
 
 They are routes of the same server, given to `launch(app_kwargs=…)`: they work under a root path and on a
-Space, and nothing outside `ui/player` can be reached through them.
+Space, and no file can be named through them.
 """
 
 from __future__ import annotations
 
 import gzip
 from functools import lru_cache
-from pathlib import Path
 
 from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.staticfiles import StaticFiles
 
 from nemodiff_core.errors import NemodiffError
 
 from ui.chart_component import PLOTLY_ROUTE, plotly_bundle
 from ui.export import formats
 from ui.files import file_name, pack, unpack
-from ui.mounted import PLAYER_FOLDER, PLAYER_ROUTE
 from ui.runs import RunStore
 from ui.votes import CSV_ROUTE, Votes
 
 TRACE_ROUTE = "/nemodiff/traces"
 SWEEP_ROUTE = "/nemodiff/sweeps"
 ENCODINGS = 2  # exports made at once; more would only slow one another and the model down
-_TYPES = {".js": "text/javascript", ".css": "text/css"}
 
 
 def routes(store: RunStore, votes: Votes, exports: bool = True) -> list[BaseRoute]:
     """The app's own routes over the runs in `store` and the votes on them; without `exports` a run is its trace alone."""
-    folder = StaticFiles(directory=PLAYER_FOLDER)
     encoders = CapacityLimiter(ENCODINGS)
-
-    async def player_file(request: Request) -> Response:
-        name = request.path_params["name"]  # one segment: the route matches no slash
-        kind = _TYPES.get(Path(name).suffix)
-        if kind is None:
-            return PlainTextResponse("There is no such file.", 404)
-        response = await folder.get_response(name, request.scope)
-        if response.status_code == 200:
-            # The machine's own table of types may call JavaScript plain text, which browsers refuse to run.
-            response.headers["content-type"] = f"{kind}; charset=utf-8"
-        # Always revalidated, so that an update is never half old, half new.
-        response.headers["cache-control"] = "no-cache"
-        response.headers["x-content-type-options"] = "nosniff"
-        return response
 
     async def download(request: Request) -> Response:
         kind = request.query_params.get("format", "json")
@@ -101,7 +82,6 @@ def routes(store: RunStore, votes: Votes, exports: bool = True) -> list[BaseRout
 
     # Routes and no Mount: a mounted application loses its way where a proxy strips the root path.
     return [
-        Route(PLAYER_ROUTE + "/{name}", player_file, methods=["GET", "HEAD"]),
         Route(TRACE_ROUTE + "/{run}", download, methods=["GET"]),
         Route(SWEEP_ROUTE + "/{run}.csv", sweep_table, methods=["GET"]),
         Route(PLOTLY_ROUTE, plotly, methods=["GET", "HEAD"]),

@@ -344,10 +344,10 @@ def test_reduced_motion_opens_still(served: Any, new_page: Callable[..., Page]):
     assert not screen.state("p => p.playing")
 
 
-def test_only_the_players_own_files_are_served(served: Any, same_screen: Screen):
-    answer = same_screen.page.request.get(served.url + "nemodiff/player/player.js")
+def test_only_the_pages_own_script_is_served(served: Any, same_screen: Screen):
+    answer = same_screen.page.request.get(served.url + "nemodiff/page.js")
     assert answer.ok and answer.headers["content-type"].startswith("text/javascript")
-    for path in ("nemodiff/player/%2e%2e/app.py", "nemodiff/player/%2e%2e/theme.js", "nemodiff/player/", "nemodiff/traces/guess"):
+    for path in ("nemodiff/%2e%2e/app.py", "nemodiff/player/player.js", "nemodiff/", "nemodiff/traces/guess"):
         assert same_screen.page.request.get(served.url + path).status == 404, path
 
 

@@ -1,6 +1,7 @@
 """The player's modules as one script.
 
-A page opened from a file may not import modules by address, so the modules are joined when a run is exported.
+A page opened from a file may not import modules by address, and a page of the app should not have to ask for ninety of
+them, so the modules are joined when a run is exported and when the app starts.
 Only what the player uses of the module syntax is understood: statements at the start of a line, relative names of
 neighbours, no default exports, nothing that is exported and assigned again, no circles. Anything else is an error
 here, which the tests see, and not one in the browser of whoever receives the page.
@@ -9,6 +10,7 @@ here, which the tests see, and not one in the browser of whoever receives the pa
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,14 +46,15 @@ class BundleError(ValueError):
     """A module says something that cannot be joined."""
 
 
-def bundle(folder: Path, entry: str, start: str) -> str:
+def bundle(folder: Path, entries: Sequence[str], start: str) -> str:
     """One script that runs the JavaScript `start`, in which `$use('name.js')` gives a module's exports.
 
-    Holds `entry`, what it imports, and what any of these imports later where that exists. Safe inside a
+    Holds `entries`, what they import, and what any of these imports later where that exists. Safe inside a
     script element. Raises BundleError.
     """
     parts: dict[str, _Module] = {}
-    _collect(folder, entry, parts, ())
+    for entry in entries:
+        _collect(folder, entry, parts, ())
     for module in parts.values():
         for other, name in module.wants:
             if name not in parts[other].exports:

@@ -71,7 +71,7 @@ def player_html(traces: Sequence[Trace], apart: bool = False) -> str:
 
     `apart`: the lanes were recorded at different times, and the page must not say otherwise.
     """
-    script = bundle(PLAYER, "player.js", _START)
+    script = bundle(PLAYER, ["player.js"], _START)
     data = script_json({"traces": [trace.to_dict() for trace in traces], "tails": [_tail(traces, lane, apart) for lane in range(len(traces))]})
     if len(data) > MAX_BYTES:
         raise NemodiffError(f"The run is larger than {MAX_BYTES >> 20} MB as a page; record fewer candidates, or save it as JSON.")

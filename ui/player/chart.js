@@ -36,6 +36,7 @@ export function mount(root, { id, group = id, base = '', plotly: address, send =
   window.__nemodiff ??= { players: {} };
   window.__nemodiff.charts = { ...window.__nemodiff.charts, [id]: state };
   let library = null;
+  let filled = 0; // the message that the table shows
 
   function pick(key) {
     document.dispatchEvent(new CustomEvent('ndc-pick', { detail: { group, key } }));
@@ -57,8 +58,15 @@ export function mount(root, { id, group = id, base = '', plotly: address, send =
     plot.setAttribute('aria-label', message.summary || '');
     setText(note, message.note || '');
     note.hidden = !message.note;
-    table.show(message.table, state.selected);
+    fill();
     draw();
+  }
+
+  // What no one sees is not in the page: the tables of a hidden view would be most of its elements.
+  function fill() {
+    if (filled === state.seq || !section.offsetWidth) return;
+    filled = state.seq;
+    table.show(state.message.table, state.selected);
   }
 
   function turn(view) {
@@ -91,11 +99,12 @@ export function mount(root, { id, group = id, base = '', plotly: address, send =
   document.addEventListener('ndc-pick', ({ detail }) => {
     if (detail.group !== group) return;
     state.selected = detail.key;
-    table.select(detail.key);
+    if (filled) table.select(detail.key);
     draw();
   });
   watchTheme(section, () => requestAnimationFrame(draw));
   new ResizeObserver(() => (state.drawn && plot.offsetWidth ? library.Plots.resize(plot) : draw())).observe(plot);
+  new ResizeObserver(fill).observe(section); // before the frame is drawn in which it comes into view
   new IntersectionObserver(
     (entries) => {
       if (!entries.some((entry) => entry.isIntersecting)) return;

@@ -44,7 +44,7 @@ pytestmark = [
 ]
 
 PATIENCE_S = 240.0
-LONG = 700  # tokens
+LONG = 400  # tokens
 
 
 def request(prompt: str, **fields: Any) -> DecodeRequest:

@@ -145,7 +145,7 @@ def test_modules_are_joined_with_all_the_player_uses_of_their_syntax(tmp_path: P
         d="import { one } from './b.js';\nexport const late = one.length;",
     )
     start = "const { sum, soon, never, three } = $use('a.js'); window.result = Promise.all([sum(), three, soon().then((d) => d.late), never().catch(() => 'missing')]);"
-    script = bundle(folder, "a.js", start)
+    script = bundle(folder, ["a.js"], start)
     assert "</script" not in script and "<!--" not in script
     context = shared_browser().new_context()
     try:
@@ -169,4 +169,4 @@ def test_modules_are_joined_with_all_the_player_uses_of_their_syntax(tmp_path: P
 )
 def test_what_cannot_be_joined_is_an_error_here_and_not_in_the_browser(modules: dict[str, str], says: str, tmp_path: Path):
     with pytest.raises(BundleError, match=re.escape(says)):
-        bundle(write(tmp_path, **modules), "a.js", "")
+        bundle(write(tmp_path, **modules), ["a.js"], "")

@@ -46,7 +46,7 @@ def test_what_the_page_does_not_need_does_not_exist(live: Any, path: str):
         assert status == 404 and b"root:" not in body
 
 
-@pytest.mark.parametrize("root", ["assets", "static", "nemodiff/player", "nemodiff/traces", "gradio_api/mcp", "gradio_api/call"])
+@pytest.mark.parametrize("root", ["assets", "static", "nemodiff/traces", "gradio_api/mcp", "gradio_api/call"])
 @pytest.mark.parametrize("climb", CLIMBS)
 def test_no_path_climbs_out_of_a_folder(live: Any, root: str, climb: str):
     for target in ("etc/passwd", quote(str(SECRET))[1:], "app.py"):
@@ -55,7 +55,7 @@ def test_no_path_climbs_out_of_a_folder(live: Any, root: str, climb: str):
 
 
 def test_the_pages_own_addresses_are_open(live: Any):
-    for path in ("", "config", "theme.css", "gradio_api/info", "gradio_api/queue/status", "healthz", "readyz", "metrics", "nemodiff/player/player.js", "robots.txt"):
+    for path in ("", "config", "theme.css", "gradio_api/info", "gradio_api/queue/status", "healthz", "readyz", "metrics", "nemodiff/page.js", "robots.txt"):
         assert live.client.get(path).status_code == 200, path
     assert "server" not in live.client.get("").headers
 

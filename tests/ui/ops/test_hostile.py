@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 ROOT = Path(__file__).parents[3]
 OURS = tuple(str(ROOT / package) for package in ("ui", "nemodiff_core"))
-LAYERS = (str(ROOT / "ui/ops"), str(ROOT / "ui/prelude.py"))  # every request comes through these
+LAYERS = (str(ROOT / "ui/ops"), str(ROOT / "ui/script.py"))  # every request comes through these
 # Every example is a request of a whole page, so that little is left of a test's time to make a find smaller.
 USUAL = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=[Phase.explicit, Phase.generate])
 

@@ -1,4 +1,4 @@
-"""The first picture: one script that stands on its own, named in the page that the server sends."""
+"""The page's script: all modules and the first picture in one file, named in the page that the server sends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from ui import opening, prelude
+from ui import opening, script
 from ui.runs import RunStore
 
 
@@ -23,7 +23,7 @@ def client() -> TestClient:
     async def data(request: Request) -> JSONResponse:
         return JSONResponse("<head>")
 
-    served = prelude.serving(record)
+    served = script.serving(record)
     return TestClient(Starlette(routes=[Route("/", page), Route("/data", data), *served["routes"]], middleware=served["middleware"]))
 
 
@@ -39,7 +39,11 @@ def test_the_script_holds_player_styles_and_run_and_may_be_kept(client: TestClie
     answer = client.get(address)
     assert answer.headers["content-type"].startswith("text/javascript") and "immutable" in answer.headers["cache-control"]
     assert all(part in answer.text for part in ("written.set('player.js'", ".ndp-cell", "recorded-refine", '"type":"end"'))
+    assert answer.headers["content-encoding"] == "gzip"
+    plain = client.get(address, headers={"accept-encoding": "identity"})
+    assert plain.text == answer.text and "content-encoding" not in plain.headers
 
 
-def test_without_a_recorded_run_there_is_nothing_to_serve():
-    assert prelude.serving(None) == {"routes": [], "middleware": []}
+def test_without_a_recorded_run_the_modules_are_still_there():
+    text = script.script(None)
+    assert all(f"written.set('{name}'" in text for name in script.MODULES) and "prelude.js" not in text

@@ -1,12 +1,14 @@
-"""The first picture: a recorded run that plays while Gradio still builds the page (ui/player/prelude.js).
+"""What the browser runs: all modules of ui/player as one script, which also plays a recorded run at once.
 
 Gradio's page is empty until a hundred files have come, one after the other. So the page that the server sends names
-one script more, which needs none of them: the player with its styles and the run. Gradio puts `launch(head=…)` into the
-page when it has started, which would be too late; a small ASGI layer does it on the server.
+one script more, which needs none of them. It holds the modules that our components mount (ui/mounted.py), and the first
+picture: the player with its styles and the run (ui/player/prelude.js). Gradio puts `launch(head=…)` into the page when it
+has started, which would be too late; a small ASGI layer does it on the server.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from typing import Any
 
@@ -23,30 +25,36 @@ from ui.mounted import PLAYER_FOLDER
 from ui.player_component import stylesheet
 from ui.runs import RunRecord
 
-ROUTE = "/nemodiff/prelude.js"
+ROUTE = "/nemodiff/page.js"
+MODULES = ("player.js", "editor.js", "chart.js", "lessons.js")  # those that components mount
 _HEAD = b"<head>"
 
 
 def serving(record: RunRecord | None) -> dict[str, Any]:
-    """What `launch(app_kwargs=…)` needs to open on this run: its route and its layer; nothing without a run."""
-    if record is None:
-        return {"routes": [], "middleware": []}
-    body = script(record)
+    """What `launch(app_kwargs=…)` needs for the script: its route and its layer. `record` is the run to open on."""
+    body = script(record).encode()
+    zipped = gzip.compress(body, mtime=0)
 
     async def answer(request: Request) -> Response:
         # The address carries a digest, so that a copy once fetched is good for ever.
-        headers = {"cache-control": "public, max-age=31536000, immutable", "x-content-type-options": "nosniff"}
+        headers = {"cache-control": "public, max-age=31536000, immutable", "vary": "accept-encoding", "x-content-type-options": "nosniff"}
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return Response(zipped, media_type="text/javascript", headers={**headers, "content-encoding": "gzip"})
         return Response(body, media_type="text/javascript", headers=headers)
 
-    version = hashlib.sha256(body.encode()).hexdigest()[:12]
+    version = hashlib.sha256(body).hexdigest()[:12]
     tag = f'<script defer src=".{ROUTE}?v={version}"></script>'
     return {"routes": [Route(ROUTE, answer, methods=["GET", "HEAD"])], "middleware": [Middleware(InHead, tag=tag)]}
 
 
-def script(record: RunRecord) -> str:
-    """One script that shows the record's run, whatever else the page does."""
+def script(record: RunRecord | None) -> str:
+    """One script with the modules, by `window.__nemodiff.module(name)`, that shows the record's run whatever else the page does."""
+    start = "window.__nemodiff = { players: {}, module: $use };\n"
+    if record is None:
+        return bundle(PLAYER_FOLDER, MODULES, start)
     told = compact({"run": record.id, "css": stylesheet()})
-    return bundle(PLAYER_FOLDER, "prelude.js", f"$use('prelude.js').begin({{ ...{told}, messages: [{', '.join(record.log)}] }});")
+    start += f"$use('prelude.js').begin({{ ...{told}, messages: [{', '.join(record.log)}] }});"
+    return bundle(PLAYER_FOLDER, [*MODULES, "prelude.js"], start)
 
 
 class InHead:
