@@ -16,17 +16,17 @@ export const SINGLE_SPEEDS = [
 ];
 export const RACE_SPEEDS = [
   { id: '1', rate: 1, label: 'real time' },
-  { id: '1/4', rate: 1 / 4, label: 'slowed 4×' },
-  { id: '1/16', rate: 1 / 16, label: 'slowed 16×' },
+  ...[4, 16, 32, 64, 128, 256].map((times) => ({ id: `1/${times}`, rate: 1 / times, label: `slowed ${times}×` })),
   { id: 'tick', rate: null, label: 'one forward per tick' },
 ];
+const RACE_SECONDS = 3; // a race is slowed down until it lasts so long
 
 /** The speed at which a run that took `ns` is pleasant to watch when nobody has chosen one. */
 export function suitableSpeed(race, ns) {
   const seconds = ns / 1e9;
   if (!race) return SINGLE_SPEEDS.find((speed) => speed.id === (seconds >= 4 && seconds <= 12 ? '1' : 'tick'));
-  const id = seconds >= 6 ? '1' : seconds >= 0.75 ? '1/4' : '1/16'; // a race is about the measured clock
-  return RACE_SPEEDS.find((speed) => speed.id === id);
+  const measured = RACE_SPEEDS.filter(({ rate }) => rate); // a race is about the measured clock
+  return measured.find(({ rate }) => seconds / rate >= RACE_SECONDS) ?? measured.at(-1);
 }
 
 export class Clock {

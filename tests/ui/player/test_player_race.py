@@ -60,6 +60,18 @@ def test_lanes_are_named_by_what_tells_them_apart(stage: Any):
     assert names(stage.page, [lane(mode="ar"), lane("nvidia/big", mode="ar")]) == ["Autoregressive · tiny", "Autoregressive · nvidia/big"]
 
 
+@pytest.mark.parametrize(("seconds", "speed"), [(20, "1"), (3, "1"), (1, "1/4"), (0.3, "1/16"), (0.037, "1/128"), (0.002, "1/256")])
+def test_a_race_is_slowed_until_it_can_be_watched(seconds: float, speed: str, stage: Any):
+    traces = []
+    for trace in race():
+        scale = seconds * 1e9 / trace.steps[-1].elapsed_ns
+        traces.append(replace(trace, steps=[replace(step, elapsed_ns=round(step.elapsed_ns * scale)) for step in trace.steps]))
+    stage.load(traces)
+    assert stage.get("p.speed") == speed
+    stage.page.locator(".ndp-speed").select_option("1/64")
+    assert stage.get("p.speed") == "1/64"
+
+
 @pytest.mark.parametrize("width", [390, 760, 1072])
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_any_number_of_lanes_finds_room(count: int, width: int, open_stage: Callable[..., Any]):
