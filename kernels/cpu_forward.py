@@ -21,7 +21,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +50,29 @@ def _place(builder: ir.IRBuilder, base: ir.Value, offset: ir.Value) -> ir.Value:
     return builder.inttoptr(builder.add(base, offset), _POINTER)
 
 
-def _fma(builder: ir.IRBuilder) -> ir.Function:
-    return builder.module.declare_intrinsic("llvm.fmuladd.v8f32", fnty=ir.FunctionType(_VECTOR, [_VECTOR] * 3))
+def _accumulated(
+    builder: ir.IRBuilder, count: int, end: ir.Value, by: int, factors: Callable[[ir.Value], Iterable[tuple[ir.Value, ir.Value]]]
+) -> list[ir.Value]:
+    """`count` vectors in registers, each the sum of a product for every k = 0, by … below `end`, in this order.
+
+    `factors(k)` writes a turn of the loop and gives a pair of vectors for each sum.
+    """
+    fma = builder.module.declare_intrinsic("llvm.fmuladd.v8f32", fnty=ir.FunctionType(_VECTOR, [_VECTOR] * 3))
+    entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    k = builder.phi(_I64)
+    sums = [builder.phi(_VECTOR) for _ in range(count)]
+    nexts = [builder.call(fma, [one, other, sum]) for sum, (one, other) in zip(sums, factors(k), strict=True)]
+    after = builder.add(k, _number(by))
+    k.add_incoming(_number(0), entry)
+    k.add_incoming(after, loop)
+    for sum, value in zip(sums, nexts):
+        sum.add_incoming(ir.Constant(_VECTOR, [0.0] * _LANES), entry)
+        sum.add_incoming(value, loop)
+    builder.cbranch(builder.icmp_signed("<", after, end), loop, done)
+    builder.position_at_end(done)
+    return nexts
 
 
 def _tile(panels: int, halves: bool, tallest: int = TALLEST):
@@ -88,51 +109,37 @@ def _tile(panels: int, halves: bool, tallest: int = TALLEST):
 
 def _multiply(builder, rows, panels, halves, x, x_stride, weights, step, gap, depth, out, out_stride, add):
     """The product of so many rows, at the end of the builder's block; see `_tile`."""
-    fma = _fma(builder)
     undefined, first = ir.Constant(_VECTOR, ir.Undefined), ir.Constant(_I32, 0)
 
     lines = [builder.add(x, builder.mul(x_stride, _number(row))) for row in range(rows)]
     tops = [builder.add(weights, builder.mul(gap, _number(panel))) for panel in range(panels)]
     adds = builder.icmp_signed("!=", add, _number(0))
-    entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
-    builder.branch(loop)
 
-    builder.position_at_end(loop)
-    k = builder.phi(_I64)
-    sums = [[builder.phi(_VECTOR) for _ in range(2 * panels)] for _ in range(rows)]
-    across, down = builder.mul(k, _number(4)), builder.mul(k, step)
-    columns = []
-    for top in tops:
-        if halves:  # a word holds the upper halves of two outputs, eight apart
-            word = builder.load(_place(builder, top, down), typ=_WORDS, align=4)
-            columns.append(builder.bitcast(builder.shl(word, ir.Constant(_WORDS, [16] * _LANES)), _VECTOR))
-            columns.append(builder.bitcast(builder.and_(word, ir.Constant(_WORDS, [0xFFFF0000] * _LANES)), _VECTOR))
-        else:
-            columns.append(builder.load(_place(builder, top, down), typ=_VECTOR, align=4))
-            columns.append(builder.load(_place(builder, top, builder.add(down, _number(4 * _LANES))), typ=_VECTOR, align=4))
-    nexts = []
-    for line, row in zip(lines, sums):
-        one = builder.insert_element(undefined, builder.load(_place(builder, line, across), typ=_F32, align=4), first)
-        one = builder.shuffle_vector(one, undefined, ir.Constant(_WORDS, [0] * _LANES))
-        nexts.append([builder.call(fma, [one, column, sum]) for column, sum in zip(columns, row)])
-    after = builder.add(k, _number(1))
-    k.add_incoming(_number(0), entry)
-    k.add_incoming(after, loop)
-    for row, new in zip(sums, nexts):
-        for sum, value in zip(row, new):
-            sum.add_incoming(ir.Constant(_VECTOR, [0.0] * _LANES), entry)
-            sum.add_incoming(value, loop)
-    builder.cbranch(builder.icmp_signed("<", after, depth), loop, done)
+    def factors(k: ir.Value) -> Iterator[tuple[ir.Value, ir.Value]]:
+        across, down = builder.mul(k, _number(4)), builder.mul(k, step)
+        columns = []
+        for top in tops:
+            if halves:  # a word holds the upper halves of two outputs, eight apart
+                word = builder.load(_place(builder, top, down), typ=_WORDS, align=4)
+                columns.append(builder.bitcast(builder.shl(word, ir.Constant(_WORDS, [16] * _LANES)), _VECTOR))
+                columns.append(builder.bitcast(builder.and_(word, ir.Constant(_WORDS, [0xFFFF0000] * _LANES)), _VECTOR))
+            else:
+                columns.append(builder.load(_place(builder, top, down), typ=_VECTOR, align=4))
+                columns.append(builder.load(_place(builder, top, builder.add(down, _number(4 * _LANES))), typ=_VECTOR, align=4))
+        for line in lines:
+            one = builder.insert_element(undefined, builder.load(_place(builder, line, across), typ=_F32, align=4), first)
+            one = builder.shuffle_vector(one, undefined, ir.Constant(_WORDS, [0] * _LANES))
+            for column in columns:
+                yield one, column
 
-    builder.position_at_end(done)
-    for row, new in enumerate(nexts):
-        for column, value in enumerate(new):
-            goal = _place(builder, out, builder.add(builder.mul(out_stride, _number(row)), _number(4 * _LANES * column)))
-            with builder.if_else(adds) as (adding, setting):
-                with adding:
-                    builder.store(builder.fadd(builder.load(goal, typ=_VECTOR, align=4), value), goal, align=4)
-                with setting:
-                    builder.store(value, goal, align=4)
+    for n, value in enumerate(_accumulated(builder, rows * 2 * panels, depth, 1, factors)):
+        row, column = divmod(n, 2 * panels)
+        goal = _place(builder, out, builder.add(builder.mul(out_stride, _number(row)), _number(4 * _LANES * column)))
+        with builder.if_else(adds) as (adding, setting):
+            with adding:
+                builder.store(builder.fadd(builder.load(goal, typ=_VECTOR, align=4), value), goal, align=4)
+            with setting:
+                builder.store(value, goal, align=4)
 
 
 def _dots(rows: int, keys: int):
@@ -148,32 +155,18 @@ def _dots(rows: int, keys: int):
 
         def generate(context, builder, _, arguments):
             queries, query_stride, first_key, key_stride, size, out, out_stride = arguments
-            fma = _fma(builder)
-
             lines = [builder.add(queries, builder.mul(query_stride, _number(row))) for row in range(rows)]
             columns = [builder.add(first_key, builder.mul(key_stride, _number(key))) for key in range(keys)]
-            entry, loop, done = builder.block, builder.append_basic_block(), builder.append_basic_block()
-            builder.branch(loop)
 
-            builder.position_at_end(loop)
-            i = builder.phi(_I64)
-            sums = [builder.phi(_VECTOR) for _ in range(rows * keys)]
-            offset = builder.mul(i, _number(4))
-            theirs = [builder.load(_place(builder, column, offset), typ=_VECTOR, align=4) for column in columns]
-            nexts = []
-            for row, line in enumerate(lines):
-                own = builder.load(_place(builder, line, offset), typ=_VECTOR, align=4)
-                nexts += [builder.call(fma, [own, other, sums[row * keys + key]]) for key, other in enumerate(theirs)]
-            after = builder.add(i, _number(_LANES))
-            i.add_incoming(_number(0), entry)
-            i.add_incoming(after, loop)
-            for sum, value in zip(sums, nexts):
-                sum.add_incoming(ir.Constant(_VECTOR, [0.0] * _LANES), entry)
-                sum.add_incoming(value, loop)
-            builder.cbranch(builder.icmp_signed("<", after, size), loop, done)
+            def factors(i: ir.Value) -> Iterator[tuple[ir.Value, ir.Value]]:
+                offset = builder.mul(i, _number(4))
+                theirs = [builder.load(_place(builder, column, offset), typ=_VECTOR, align=4) for column in columns]
+                for line in lines:
+                    own = builder.load(_place(builder, line, offset), typ=_VECTOR, align=4)
+                    for other in theirs:
+                        yield own, other
 
-            builder.position_at_end(done)
-            for n, value in enumerate(nexts):
+            for n, value in enumerate(_accumulated(builder, rows * keys, size, _LANES, factors)):
                 for half in (4, 2, 1):
                     low, high = (
                         builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(_I32, half), list(range(start, start + half))))

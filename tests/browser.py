@@ -67,6 +67,7 @@ def tabs(clean: str | None = None) -> Iterator[Callable[..., Page]]:
     """
     trouble: list[str] = []
     pages: list[tuple[str, Page]] = []
+    crashed: set[Page] = set()
 
     def local(url: str) -> bool:
         parts = urlsplit(url)
@@ -77,6 +78,7 @@ def tabs(clean: str | None = None) -> Iterator[Callable[..., Page]]:
         "pageerror": lambda error: trouble.append(f"script error: {error}"),
         "request": lambda request: local(request.url) or trouble.append(f"request to {request.url}"),
         "websocket": lambda socket: local(socket.url) or trouble.append(f"socket to {socket.url}"),
+        "crash": lambda page: (trouble.append("the page crashed"), crashed.add(page)),
     }
 
     def new(key: str, options: dict[str, Any]) -> Page:
@@ -97,7 +99,6 @@ def tabs(clean: str | None = None) -> Iterator[Callable[..., Page]]:
         page.bring_to_front()
         for event, heard in watched.items():
             page.on(event, heard)
-        page.once("crash", lambda: (trouble.append("the page crashed"), _contexts.pop(key, None)))
         return page
 
     def keep(key: str, page: Page) -> None:
@@ -110,8 +111,10 @@ def tabs(clean: str | None = None) -> Iterator[Callable[..., Page]]:
 
     yield open_tab
     for key, page in pages:
-        if clean and key in _contexts and not page.is_closed():
+        if clean and page not in crashed and not page.is_closed():
             keep(key, page)
-        else:
-            page.close()
+            continue
+        page.close()
+        if page in crashed:
+            _contexts.pop(key, None)
     assert not trouble, trouble

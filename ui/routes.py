@@ -7,6 +7,7 @@ Space, and no file can be named through them.
 from __future__ import annotations
 
 import gzip
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 
 from anyio import CapacityLimiter, to_thread
@@ -61,15 +62,6 @@ def routes(store: RunStore, votes: Votes, exports: bool = True) -> list[BaseRout
         headers = {"content-disposition": 'attachment; filename="nemodiff-votes.csv"', "cache-control": "no-store", "x-content-type-options": "nosniff"}
         return Response(await run_in_threadpool(votes.csv), media_type="text/csv", headers=headers)
 
-    async def plotly(request: Request) -> Response:
-        zipped = "gzip" in request.headers.get("accept-encoding", "")
-        body = await run_in_threadpool(_plotly, zipped)
-        # The address carries the version, so that a copy once fetched is good for ever.
-        headers = {"cache-control": "public, max-age=31536000, immutable", "vary": "accept-encoding", "x-content-type-options": "nosniff"}
-        if zipped:
-            headers["content-encoding"] = "gzip"
-        return Response(body, media_type="text/javascript", headers=headers)
-
     async def sweep_table(request: Request) -> Response:
         try:
             sweep = store.get(request.path_params["run"]).sweep
@@ -84,12 +76,23 @@ def routes(store: RunStore, votes: Votes, exports: bool = True) -> list[BaseRout
     return [
         Route(TRACE_ROUTE + "/{run}", download, methods=["GET"]),
         Route(SWEEP_ROUTE + "/{run}.csv", sweep_table, methods=["GET"]),
-        Route(PLOTLY_ROUTE, plotly, methods=["GET", "HEAD"]),
+        Route(PLOTLY_ROUTE, lasting_script(lambda: plotly_bundle().read_bytes()), methods=["GET", "HEAD"]),
         Route(CSV_ROUTE, votes_file, methods=["GET"]),
     ]
 
 
-@lru_cache(maxsize=2)
-def _plotly(zipped: bool) -> bytes:
-    body = plotly_bundle().read_bytes()
-    return gzip.compress(body, 6, mtime=0) if zipped else body
+def lasting_script(read: Callable[[], bytes]) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint for a script whose address carries its version, so that a copy once fetched is good for ever."""
+
+    @lru_cache(maxsize=2)
+    def body(zipped: bool) -> bytes:
+        return gzip.compress(read(), 6, mtime=0) if zipped else read()
+
+    async def answer(request: Request) -> Response:
+        zipped = "gzip" in request.headers.get("accept-encoding", "")
+        headers = {"cache-control": "public, max-age=31536000, immutable", "vary": "accept-encoding", "x-content-type-options": "nosniff"}
+        if zipped:
+            headers["content-encoding"] = "gzip"
+        return Response(await run_in_threadpool(body, zipped), media_type="text/javascript", headers=headers)
+
+    return answer

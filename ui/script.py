@@ -8,14 +8,11 @@ has started, which would be too late; a small ASGI layer does it on the server.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +20,7 @@ from ui.export.bundle import bundle
 from ui.messages import compact
 from ui.mounted import PLAYER_FOLDER
 from ui.player_component import stylesheet
+from ui.routes import lasting_script
 from ui.runs import RunRecord
 
 ROUTE = "/nemodiff/page.js"
@@ -33,18 +31,9 @@ _HEAD = b"<head>"
 def serving(record: RunRecord | None) -> dict[str, Any]:
     """What `launch(app_kwargs=…)` needs for the script: its route and its layer. `record` is the run to open on."""
     body = script(record).encode()
-    zipped = gzip.compress(body, mtime=0)
-
-    async def answer(request: Request) -> Response:
-        # The address carries a digest, so that a copy once fetched is good for ever.
-        headers = {"cache-control": "public, max-age=31536000, immutable", "vary": "accept-encoding", "x-content-type-options": "nosniff"}
-        if "gzip" in request.headers.get("accept-encoding", ""):
-            return Response(zipped, media_type="text/javascript", headers={**headers, "content-encoding": "gzip"})
-        return Response(body, media_type="text/javascript", headers=headers)
-
     version = hashlib.sha256(body).hexdigest()[:12]
     tag = f'<script defer src=".{ROUTE}?v={version}"></script>'
-    return {"routes": [Route(ROUTE, answer, methods=["GET", "HEAD"])], "middleware": [Middleware(InHead, tag=tag)]}
+    return {"routes": [Route(ROUTE, lasting_script(lambda: body), methods=["GET", "HEAD"])], "middleware": [Middleware(InHead, tag=tag)]}
 
 
 def script(record: RunRecord | None) -> str:

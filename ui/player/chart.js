@@ -99,7 +99,7 @@ export function mount(root, { id, group = id, base = '', plotly: address, send =
   document.addEventListener('ndc-pick', ({ detail }) => {
     if (detail.group !== group) return;
     state.selected = detail.key;
-    if (filled) table.select(detail.key);
+    table.select(detail.key);
     draw();
   });
   watchTheme(section, () => requestAnimationFrame(draw));

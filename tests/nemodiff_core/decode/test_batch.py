@@ -11,13 +11,14 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from nemodiff_core.cache import KVCache
 from nemodiff_core.decode import MODES, batch
 from nemodiff_core.decode.batch import alone, together
+from nemodiff_core.decode.calls import Decoding
 from nemodiff_core.errors import NemodiffError
 from nemodiff_core.lora import DraftAdapter, LowRank
 from nemodiff_core.model import TriModeModel
 from nemodiff_core.packed import Packed, Part
-from nemodiff_core.request import DecodeRequest
 from nemodiff_core.trace import Step
-from tests.nemodiff_core.decode.test_decoders import EOS, MASK, MODELS, VOCABULARY, HostReads, biased, output, prompts
+from tests.nemodiff_core.decode import test_decoders as decoders
+from tests.nemodiff_core.decode.test_decoders import EOS, MODELS, VOCABULARY, HostReads, biased, output, prompts
 from tests.nemodiff_core.decode.test_infill import texts
 
 END_THINK = 13
@@ -81,29 +82,12 @@ def rows(draw: st.DrawFn) -> dict:
     return {"prompt": draw(prompts), "given": given, "fields": fields}
 
 
-def decoder(model: TriModeModel, row: dict):
-    request = DecodeRequest(prompt="x", **row["fields"])
-    ticks = iter(range(10_000))
-    return MODES[request.mode](
-        model,
-        row["prompt"],
-        request,
-        eos_id=EOS,
-        mask_id=MASK,
-        end_think_id=END_THINK,
-        generator=torch.Generator().manual_seed(request.seed),
-        clock=lambda: next(ticks),
-        **({} if row["given"] is None else {"given": row["given"]}),
-    )
+def decoder(model: TriModeModel, row: dict) -> Decoding[None]:
+    return decoders.decoder(model, row["prompt"], end_think_id=END_THINK, given=row["given"], **row["fields"])
 
 
 def run_together(model: TriModeModel, wanted: list[dict]) -> list[list[Step]]:
-    steps: list[list[Step]] = [[] for _ in wanted]
-    ended = []
-    for row, step in together(model, [decoder(model, row) for row in wanted]):
-        ended.append(row) if step is None else steps[row].append(step)
-    assert sorted(ended) == list(range(len(wanted)))
-    return steps
+    return decoders.share(model, [decoder(model, row) for row in wanted])
 
 
 def close(ours: float | None, theirs: float | None, tolerance: float) -> bool:

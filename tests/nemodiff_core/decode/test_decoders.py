@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -60,26 +61,37 @@ def biased(model: TriModeModel, token: int, amount: float) -> TriModeModel:
     return other
 
 
-def decoder(model: TriModeModel, prompt: list[int], **fields) -> Decoding[None]:
+def decoder(model: TriModeModel, prompt: list[int], *, end_think_id: int | None = None, given: Any = None, **fields) -> Decoding[None]:
+    """The decoder of a request with these fields; `given` is the text of the modes that start from one."""
     request = DecodeRequest(prompt="x", **fields)
     ticks = iter(range(10_000))
-    generator = torch.Generator().manual_seed(request.seed)
-    return MODES[request.mode](model, prompt, request, eos_id=EOS, mask_id=MASK, generator=generator, clock=lambda: next(ticks))
+    more = {} if given is None else {"given": given}
+    return MODES[request.mode](
+        model, prompt, request, eos_id=EOS, mask_id=MASK, end_think_id=end_think_id, generator=torch.Generator().manual_seed(request.seed),
+        clock=lambda: next(ticks), **more,
+    )  # fmt: skip
 
 
 def decode(model: TriModeModel, prompt: list[int], **fields) -> list[Step]:
     return list(alone(model, decoder(model, prompt, **fields)))
 
 
+def share(model: TriModeModel, decoders: Sequence[Decoding[None]]) -> list[list[Step]]:
+    """The steps of every decoder, driven together."""
+    steps: list[list[Step]] = [[] for _ in decoders]
+    ended = []
+    for row, step in together(model, decoders):
+        ended.append(row) if step is None else steps[row].append(step)
+    assert sorted(ended) == list(range(len(decoders)))
+    return steps
+
+
 def sampled(model: TriModeModel, prompt: list[int], runs: int, **fields) -> Iterator[list[int]]:
     """What a run writes with each of the seeds 0, 1, ... A hundred share their forwards, or it would take minutes."""
     for first in range(0, runs, 100):
         seeds = range(first, min(first + 100, runs))
-        steps: list[list[Step]] = [[] for _ in seeds]
-        for row, step in together(model, [decoder(model, prompt, seed=seed, **fields) for seed in seeds]):
-            if step is not None:
-                steps[row].append(step)
-        yield from (output(prompt, row) for row in steps)
+        for steps in share(model, [decoder(model, prompt, seed=seed, **fields) for seed in seeds]):
+            yield output(prompt, steps)
 
 
 def output(prompt: list[int], steps: list[Step]) -> list[int]:

@@ -10,7 +10,8 @@ from nemodiff_core.decode.batch import alone
 from nemodiff_core.decode.calls import Forward
 from nemodiff_core.decode.graphs import WIDEST, Graphs
 from nemodiff_core.decode.sampling import Choice, Sampler
-from tests.nemodiff_core.decode.test_batch import DOUBLE, MASK, decoder, rows, same, some
+from tests.nemodiff_core.decode.test_batch import DOUBLE, decoder, rows, same, some
+from tests.nemodiff_core.decode.test_decoders import MASK
 
 GRAPHS = [Graphs(model, capture=False) for model in DOUBLE]  # kept for all tests: runs must not see one another
 

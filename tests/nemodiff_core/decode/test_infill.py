@@ -8,14 +8,12 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from nemodiff_core.decode import MODES
-from nemodiff_core.decode.batch import alone
 from nemodiff_core.decode.infill import Gap
 from nemodiff_core.errors import RequestError
 from nemodiff_core.metrics import acceptance_length, forwards, nfe
 from nemodiff_core.request import DecodeRequest, parse_request
 from nemodiff_core.trace import Step, Trace
-from tests.nemodiff_core.decode.test_decoders import EOS, MASK, MODELS, VOCABULARY, models, output, prompts, quick
+from tests.nemodiff_core.decode.test_decoders import EOS, MASK, MODELS, VOCABULARY, decode, models, output, prompts, quick
 
 tokens = st.integers(0, VOCABULARY - 1).filter(lambda t: t not in (MASK, EOS))
 
@@ -27,11 +25,7 @@ def anything() -> torch.Tensor:
 
 
 def infill(model, prompt, parts, **fields) -> list[Step]:
-    request = DecodeRequest(prompt="x", mode="infill", template="▢", **fields)
-    ticks = iter(range(10_000))
-    run = MODES["infill"]
-    decoder = run(model, prompt, request, eos_id=EOS, mask_id=MASK, generator=torch.Generator(), clock=lambda: next(ticks), given=parts)
-    return list(alone(model, decoder))
+    return decode(model, prompt, mode="infill", template="▢", given=parts, **fields)
 
 
 @st.composite

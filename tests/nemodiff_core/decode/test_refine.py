@@ -7,8 +7,6 @@ import torch
 from hypothesis import given, strategies as st
 
 from nemodiff_core.cache import KVCache
-from nemodiff_core.decode import MODES
-from nemodiff_core.decode.batch import alone
 from nemodiff_core.decode.refine import Critic, reopened
 from nemodiff_core.decode.sampling import Judgement
 from nemodiff_core.metrics import nfe
@@ -21,12 +19,7 @@ tokens = st.integers(0, VOCABULARY - 1).filter(lambda t: t not in (MASK, EOS))
 
 def refine(model, prompt, draft, **fields) -> list[Step]:
     fields = {"max_new_tokens": max(len(draft), 1), "mode": "refine", "draft": "x", **fields}
-    request = DecodeRequest(prompt="x", **fields)
-    generator = torch.Generator().manual_seed(request.seed)
-    ticks = iter(range(10_000))
-    run = MODES["refine"]
-    decoder = run(model, prompt, request, eos_id=EOS, mask_id=MASK, generator=generator, clock=lambda: next(ticks), given=draft)
-    return list(alone(model, decoder))
+    return decode(model, prompt, given=draft, **fields)
 
 
 def events(steps, *kinds) -> list:
@@ -205,11 +198,8 @@ def test_refine_runs_from_text(tiny_engine) -> None:
 @quick
 def test_diffusion_ends_its_thinking_in_time(model, prompt, size, length, budget) -> None:
     end_think = 13
-    request = DecodeRequest(prompt="x", mode="diffusion", block_length=size, max_new_tokens=length, max_thinking_tokens=budget, stop_at_eos=False)
-    ticks = iter(range(10_000))
-    decoder = MODES["diffusion"](model, prompt, request, eos_id=EOS, mask_id=MASK, generator=torch.Generator(),
-                                 clock=lambda: next(ticks), end_think_id=end_think)  # fmt: skip
-    steps = list(alone(model, decoder))
+    steps = decode(model, prompt, mode="diffusion", block_length=size, max_new_tokens=length, max_thinking_tokens=budget, stop_at_eos=False,
+                   end_think_id=end_think)  # fmt: skip
     text = output(prompt, steps)
     assert len(text) == length
     if length > budget:

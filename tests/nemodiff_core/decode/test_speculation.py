@@ -10,8 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from nemodiff_core.cache import KVCache
-from nemodiff_core.decode import MODES, linear_spec, quadratic_spec
-from nemodiff_core.decode.batch import alone
+from nemodiff_core.decode import linear_spec, quadratic_spec
 from nemodiff_core.decode.linear_spec import BlockLength
 from nemodiff_core.decode.quadratic_spec import layout
 from nemodiff_core.decode.sampling import Sampler, choose_beside, drawn_from, looks_of
@@ -21,7 +20,8 @@ from nemodiff_core.model import TriModeModel
 from nemodiff_core.request import DecodeRequest, parse_request
 from nemodiff_core.trace import Step, Trace
 from tests.conftest import random_model
-from tests.nemodiff_core.decode.test_decoders import EOS, MASK, MODELS, VOCABULARY, HostReads, biased, models, output, prompts, sampled
+from tests.nemodiff_core.decode import test_decoders as decoders
+from tests.nemodiff_core.decode.test_decoders import EOS, MODELS, VOCABULARY, HostReads, biased, models, output, prompts, sampled
 
 END_THINK = 13
 SPECULATIVE = ("linear_spec", "quadratic_spec")
@@ -29,19 +29,7 @@ quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCh
 
 
 def decode(model: TriModeModel, prompt: list[int], mode: str, **fields) -> list[Step]:
-    request = DecodeRequest(prompt="x", mode=mode, **fields)
-    ticks = iter(range(10_000))
-    decoder = MODES[mode](
-        model,
-        prompt,
-        request,
-        eos_id=EOS,
-        mask_id=MASK,
-        end_think_id=END_THINK,
-        generator=torch.Generator().manual_seed(request.seed),
-        clock=lambda: next(ticks),
-    )
-    return list(alone(model, decoder))
+    return decoders.decode(model, prompt, mode=mode, end_think_id=END_THINK, **fields)
 
 
 # Quadratic self-speculation
